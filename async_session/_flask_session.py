@@ -1,0 +1,75 @@
+"""Flask-Session's config keys: which store an app's config asks for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from async_session.errors import ConfigurationError
+from async_session.stores.base import SessionStore
+from async_session.stores.urls import store_from_url
+
+__all__ = ["DEFAULTS", "store_from_config"]
+
+#: Keys that count at every request, with their defaults. The interval is ours: seconds between
+#: two refreshes of a sliding session, None for a hundredth of the lifetime.
+DEFAULTS: Final[Mapping[str, object]] = {
+    "SESSION_PERMANENT": True,
+    "SESSION_USE_SIGNER": True,
+    "SESSION_REFRESH_INTERVAL": None,
+}
+
+Config = Mapping[str, Any]
+
+
+def store_from_config(config: Config) -> SessionStore | None:
+    """Return the store that ``SESSION_TYPE`` names; None for ``null``, and if it is not set.
+
+    Raises:
+        ConfigurationError: the type is not known, or a key that it needs cannot work.
+    """
+    kind = config.get("SESSION_TYPE") or "null"
+    if kind not in _STORES:
+        known = ", ".join(repr(name) for name in _STORES)
+        raise ConfigurationError(f"SESSION_TYPE={kind!r} is not known: use one of {known}")
+    return _STORES[kind](config)
+
+
+def _null(config: Config) -> None:
+    return None
+
+
+def _memory(config: Config) -> SessionStore:
+    return store_from_url("memory://")
+
+
+def _filesystem(config: Config) -> SessionStore:
+    from async_session.stores.filesystem import FileSystemStore
+
+    return FileSystemStore(
+        # Flask-Session's default, looked up when it is needed.
+        config.get("SESSION_FILE_DIR") or os.path.join(os.getcwd(), "flask_session"),
+        threshold=config.get("SESSION_FILE_THRESHOLD", 500),
+        mode=config.get("SESSION_FILE_MODE", 0o600),
+    )
+
+
+def _redis(config: Config) -> SessionStore:
+    from async_session.stores.redis import RedisStore
+
+    client = config.get("SESSION_REDIS") or config.get("SESSION_URI")
+    if client is None:
+        raise ConfigurationError(
+            "SESSION_TYPE is 'redis' and there is no server: set SESSION_REDIS to a "
+            "redis.asyncio.Redis, or to a URL such as 'redis://localhost:6379/0'"
+        )
+    return RedisStore(client, prefix=config.get("SESSION_KEY_PREFIX", "session:"))
+
+
+_STORES: Mapping[str, Callable[[Config], SessionStore | None]] = {
+    "null": _null,
+    "memory": _memory,
+    "filesystem": _filesystem,
+    "redis": _redis,
+}

@@ -1,0 +1,276 @@
+"""The engine, without a framework: open a session for a cookie, commit it, say what to send.
+
+cookie -> signature and format (bad: no store call) -> key -> store.open -> alive? -> Session
+Session -> the policy's table -> store.save -> CookieAction
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import NoReturn
+
+from async_session import policy as rules
+from async_session._aio import deadline, run_to_completion
+from async_session._log import log, warn_once
+from async_session.codec import Codec
+from async_session.commits import Committer
+from async_session.errors import (
+    ConfigurationError,
+    SessionError,
+    SessionGone,
+    StoreError,
+)
+from async_session.opening import Opener, too_slow
+from async_session.plan import CookieAction, cookie_action, rule_for
+from async_session.policy import SessionPolicy
+from async_session.record import Ended
+from async_session.serializers import TaggedJSONSerializer
+from async_session.session import Intent, Origin, Session
+from async_session.stores.base import SessionStore
+from async_session.stores.urls import as_store
+from async_session.tokens import CookieSigner, secret_keys
+
+__all__ = ["CookieAction", "SessionManager"]
+
+TOO_LATE = (
+    "a session was started, or given a new id, when its cookie could no longer be sent: do it "
+    "before the response's first byte or the websocket's accept, or `await session.save()` there"
+)
+
+
+class SessionManager:
+    """Opens sessions from cookie values and commits them to a store.
+
+    Safe to share between requests, threads' event loops and tasks; it keeps no session.
+
+    Args:
+        store: a store, or the URL of one.
+        secret_key: signs the cookies: ``str``, ``bytes`` or Starlette's ``Secret``.
+        secret_key_fallbacks: older keys, which still verify.
+        policy: how long sessions live and what happens in doubt.
+        clock: the time in epoch seconds; all time is read through it.
+        sign: False leaves the cookie unsigned (Flask-Session's ``SESSION_USE_SIGNER = False``);
+            `secret_key` is then not used.
+
+    Raises:
+        ConfigurationError: a setting that cannot work.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore | str,
+        *,
+        secret_key: object,
+        secret_key_fallbacks: Sequence[object] = (),
+        policy: SessionPolicy | None = None,
+        clock: Callable[[], float] = time.time,
+        sign: bool = True,
+    ) -> None:
+        self.store, self.owns_store = as_store(store)
+        self.policy = policy or SessionPolicy()
+        self.clock = clock
+        self.permanent = self.policy.permanent
+        self.lifetime = self.policy.idle
+        keys = secret_keys(secret_key, secret_key_fallbacks) if sign else ()
+        if keys:
+            _check_length(keys[0], strict=self.policy.reject_unsafe)
+        self._signer = CookieSigner(keys, signed=sign)
+        self._codec = Codec([TaggedJSONSerializer()], max_size=self.policy.max_size)
+        self._committer = Committer(
+            store=self.store, policy=self.policy, codec=self._codec, clock=clock
+        )
+        self._opener = Opener(self, self.store, self._signer, self._codec, policy=self.policy)
+        # A store whose deadline is 0 never waits, so that nothing can interrupt a commit.
+        self._instant = getattr(self.store, "deadline", None) == 0
+
+    async def open(self, cookie: str | None) -> Session:
+        """Return the session of a request. Never raises; see `StoreUnavailable` for outages.
+
+        Args:
+            cookie: the value of the session cookie, or None if the client sent none.
+        """
+        return await self._opener.open(cookie)
+
+    # Committing
+
+    async def commit(self, session: Session) -> CookieAction:
+        """Store what the request did and return what its response must send.
+
+        Call it before the response's first byte. The write goes on to its end even if the caller
+        is cancelled meanwhile. A commit that failed is not tried again for the same session.
+
+        Raises:
+            SerializationError: a value cannot be stored; nothing was written.
+            SessionGone: the session was ended meanwhile, and the policy says to raise.
+            SessionConflict: others kept changing it.
+            StoreUnavailable: the store cannot be reached, or not in time.
+        """
+        session._answered = True
+        if session.unavailable or session._failed:
+            no_store = session.unavailable and self.policy.on_store_error == "anonymous"
+            return CookieAction(vary=session.accessed, no_store=no_store)
+        rule = self._rule(session)
+        kept = True
+        if rule is not None:
+            session._failed = True  # until it has succeeded: a failed commit is not tried again
+            kept = await self._guarded(session, rule)
+            session._failed = False
+            if not kept and rule.store is rules.Store.WRITE and self.policy.on_gone == "raise":
+                raise _gone(session)
+        session._dirty = False
+        origin = session._origin
+        return cookie_action(
+            session,
+            rule if kept else None,
+            self.policy,
+            now=int(self.clock()),
+            value=None if origin is None else self._signer.sign(origin.id),
+        )
+
+    async def save(self, session: Session) -> None:
+        """Store a session now (`Session.save`).
+
+        Raises:
+            SessionGone: another request ended it.
+            SessionError: it is new and the response has started: its cookie cannot be sent.
+        """
+        rule = self._rule(session)
+        if rule is None:
+            raise _gone(session)
+        if self._is_late(session, rule):
+            self._refuse(session)
+        try:
+            kept = await self._guarded(session, rule)
+        except StoreError:
+            session._failed = True  # what became of it is not known
+            raise
+        session._dirty = False
+        if not kept and rule.store is not rules.Store.REFRESH:
+            raise _gone(session)
+
+    async def finish(self, session: Session) -> None:
+        """Store what was changed after the response started; call it when the app call ends.
+
+        Raises:
+            SessionError: a new session, or a new id, whose cookie can no longer be sent.
+        """
+        session._answered = True
+        if session.unavailable or session._failed:
+            return
+        rule = self._rule(session)
+        if rule is None or not (session._dirty or session._handed_out or session._intent.renews):
+            return
+        if rule.store is rules.Store.REFRESH or not session._dirty:
+            rule = rule._replace(store=rules.Store.NONE)  # only a change made in place is left
+        if session._intent is Intent.END:
+            # The logout counts, even where what was written after it comes too late.
+            late, rule = rule.store is rules.Store.WRITE, rule._replace(store=rules.Store.END)
+        else:
+            late = self._is_late(session, rule)
+        if not late or session._intent is Intent.END:
+            await self._guarded(session, rule)
+        if late:
+            self._refuse(session)
+        session._dirty = False
+
+    def _is_late(self, session: Session, rule: rules.Rule) -> bool:
+        """Tell whether a row needs a cookie that can no longer be sent."""
+        if not session._answered:
+            return False
+        origin = session._origin
+        if origin is None or origin.version is None:
+            return rule.store is rules.Store.WRITE
+        return session._intent in (Intent.MOVE, Intent.REPLACE)
+
+    def _refuse(self, session: Session) -> NoReturn:
+        session._failed = True
+        raise SessionError(TOO_LATE)
+
+    def _rule(self, session: Session) -> rules.Rule | None:
+        return rule_for(session, self.policy, now=int(self.clock()))
+
+    async def _guarded(self, session: Session, rule: rules.Rule) -> bool:
+        """Carry a row out, whole or not at all; return False if another request was there first."""
+        work = self._work(session, rule)
+        if work is not None and not await self._to_the_end(work):
+            return False
+        session._intent = Intent.KEEP
+        return True
+
+    def _work(self, session: Session, rule: rules.Rule) -> Coroutine[object, object, bool] | None:
+        """Return what a row comes down to. Serialises first: nothing is written if that fails."""
+        origin, committer = session._origin, self._committer
+        payload = self._payload(session, rule)
+        if session._intent is Intent.END and origin is not None:
+            return self._end(session, origin, payload)
+        if origin is None or origin.version is None:
+            return None if payload is None else committer.create(session, payload, origin)
+        if rule.store is rules.Store.END:
+            return self._end(session, origin, None)
+        if payload is None:
+            refresh = rule.store is rules.Store.REFRESH
+            return committer.refresh(session, origin) if refresh else None
+        if session._intent is Intent.REPLACE:
+            return committer.replace(session, origin, payload, Ended.REPLACED)
+        if session._intent is Intent.MOVE:
+            return committer.replace(session, origin, payload, Ended.MOVED)
+        return committer.update(session, origin, payload)
+
+    def _payload(self, session: Session, rule: rules.Rule) -> bytes | None:
+        """Return what is to be written; None if there is nothing new to write."""
+        if rule.store is rules.Store.WRITE:
+            return self._codec.encode(dict(dict.items(session)))
+        # Flask writes the whole cookie at a refresh, with what was changed in place.
+        looks = self.policy.detect_mutation or rule.store is rules.Store.REFRESH
+        origin = session._origin
+        if origin is None or origin.version is None or not (looks and session._handed_out):
+            return None
+        if rule.store is rules.Store.END:
+            return None
+        payload = self._codec.encode(dict(dict.items(session)))
+        changed = self._codec.has_changed(payload, origin.payload, origin.serializer)
+        return payload if changed else None
+
+    async def _end(self, session: Session, origin: Origin, payload: bytes | None) -> bool:
+        """End the stored session, then start the new one that was written after a logout."""
+        before = await self._committer.end(origin)
+        session._origin = None
+        if payload is not None:
+            return await self._committer.create(session, payload)
+        # A login has given the client a newer cookie: a request that merely emptied the old
+        # session must not delete that one.
+        if before is Ended.REPLACED and session._intent is not Intent.END:
+            session._origin = Origin(origin.id, origin.key, superseded=True)
+            return False
+        return True
+
+    async def _to_the_end(self, work: Coroutine[object, object, bool]) -> bool:
+        if self._instant:
+            return await work
+        return await run_to_completion(self._in_time(work))
+
+    async def _in_time(self, work: Coroutine[object, object, bool]) -> bool:
+        try:
+            async with deadline(self.policy.timeout):
+                return await work
+        except TimeoutError as error:
+            raise too_slow(self.policy.timeout) from error
+
+
+def _gone(session: Session) -> SessionGone:
+    handle = session.handle or ""
+    return SessionGone(f"session {handle} was ended by another request", handle=handle)
+
+
+def _check_length(key: bytes, *, strict: bool) -> None:
+    if strict and len(key) < 32:
+        raise ConfigurationError(
+            f"the secret key has {len(key)} bytes and the strict policy wants 32: use the output "
+            "of python -c 'import secrets; print(secrets.token_hex())'"
+        )
+    if len(key) < 16:
+        warn_once(
+            f"the secret key has only {len(key)} bytes and might be guessed: use the output of "
+            "python -c 'import secrets; print(secrets.token_hex())'"
+        )

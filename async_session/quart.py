@@ -1,0 +1,313 @@
+"""Sessions for Quart: an interface in the place of its own, and an extension that sets it up.
+
+QuartSession(app, store="redis://localhost")          # or app.config["SESSION_TYPE"] = "redis"
+app.session_interface = ServerSideSessionInterface(store)               # the bare Flask way
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from async_session._flask_session import DEFAULTS, store_from_config
+from async_session._log import log
+from async_session.cookies import CookieOptions, find_cookie, vary_on_cookie
+from async_session.errors import ConfigurationError, SessionError
+from async_session.manager import SessionManager
+from async_session.plan import CookieAction, cookie_line
+from async_session.policy import SessionPolicy
+from async_session.session import Session
+from async_session.stores.base import SessionStore, SupportsClose
+from async_session.stores.urls import as_store
+
+try:
+    from quart import has_request_context, request
+    from quart.sessions import NullSession, SessionInterface, SessionMixin
+except ImportError as error:
+    raise ConfigurationError("Quart is missing: pip install 'async_session[quart]'") from error
+
+if TYPE_CHECKING:
+    from quart import Quart
+    from quart.wrappers import BaseRequestWebsocket, Response
+    from werkzeug.wrappers import Response as WerkzeugResponse
+
+__all__ = ["QuartSession", "ServerSideSessionInterface"]
+
+_OPENED = "async_session.opened"  # where a request's scope keeps its session
+
+# Quart and Flask know a session by this class; a dict that tells all that it asks is one.
+SessionMixin.register(Session)
+
+
+class ServerSideSessionInterface(SessionInterface):
+    """Flask's sessions, to the letter, with the data in a store.
+
+    Every ``SESSION_*`` key of Flask is read through the interface's own ``get_cookie_*`` methods
+    at every request, so that apps may override them. Sessions are not permanent unless the app
+    says so. What the app changes after ``save_session`` is not seen: `QuartSession` sees it.
+
+    Args:
+        store: where sessions are kept: a store, or its URL.
+        policy: what happens in doubt. The app's config wins where both say something.
+        clock: the time in epoch seconds.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore | str,
+        *,
+        policy: SessionPolicy | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store, self.owns_store = as_store(store)
+        self._policy = policy or SessionPolicy()
+        self._clock = clock
+        self._manager: SessionManager | None = None
+        self._seen: tuple[object, ...] = ()
+        self._options = CookieOptions()
+
+    # What the app's config says, read anew for every request
+
+    def manager(self, app: Quart) -> SessionManager:
+        """Return the engine for the app's current settings."""
+        seen = self._settings(app)
+        if self._manager is None or self._seen != seen:
+            self._manager, self._seen = self._make_manager(app), seen
+        return self._manager
+
+    def _settings(self, app: Quart) -> tuple[object, ...]:
+        """Return all that the engine is made from, in a form that the app cannot change later."""
+        config, fallbacks = app.config, app.config["SECRET_KEY_FALLBACKS"]
+        return (
+            app.secret_key,
+            tuple(fallbacks) if isinstance(fallbacks, list) else fallbacks,
+            config["PERMANENT_SESSION_LIFETIME"],
+            config["SESSION_REFRESH_EACH_REQUEST"],
+        )
+
+    def _make_manager(self, app: Quart) -> SessionManager:
+        return SessionManager(
+            self.store,
+            secret_key=app.secret_key,
+            secret_key_fallbacks=app.config["SECRET_KEY_FALLBACKS"],
+            policy=self.policy(app),
+            clock=self._clock,
+            sign=self.signs(app),
+        )
+
+    def policy(self, app: Quart) -> SessionPolicy:
+        """Return the policy, with what the app's config says about lifetimes."""
+        lifetime = app.config["PERMANENT_SESSION_LIFETIME"]
+        if lifetime is None:
+            raise ConfigurationError(
+                "PERMANENT_SESSION_LIFETIME is None: write seconds or a timedelta"
+            )
+        return self._policy.replace(
+            lifetime=lifetime,
+            refresh_each_request=bool(app.config["SESSION_REFRESH_EACH_REQUEST"]),
+        )
+
+    def signs(self, app: Quart) -> bool:
+        """Whether cookies are signed."""
+        return True
+
+    def cookie_options(self, app: Quart) -> CookieOptions:
+        """Return the cookie's options, from ``get_cookie_*``."""
+        wanted = {
+            "name": self.get_cookie_name(app),
+            "domain": self.get_cookie_domain(app),
+            "path": self.get_cookie_path(app),
+            "secure": bool(self.get_cookie_secure(app) or self.get_cookie_partitioned(app)),
+            "httponly": bool(self.get_cookie_httponly(app)),
+            "samesite": self.get_cookie_samesite(app),
+            "partitioned": bool(self.get_cookie_partitioned(app)),
+        }
+        if any(getattr(self._options, name) != value for name, value in wanted.items()):
+            self._options = CookieOptions(**cast("Any", wanted))
+            self._options.check(strict=self._policy.reject_unsafe)
+        return self._options
+
+    # What Quart calls
+
+    async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> Session | None:  # type: ignore[override]  # registered as a SessionMixin above
+        """Return the request's session; None without a secret key. Never raises for an outage."""
+        if not app.secret_key and self.signs(app):
+            return None
+        interface, session = request.scope.get(_OPENED, (None, None))
+        if interface is self:
+            return cast("Session", session)  # session_transaction opens twice
+        name = self.get_cookie_name(app)
+        lines = [(b"cookie", line.encode("latin-1")) for line in request.headers.getlist("Cookie")]
+        session = await self.manager(app).open(find_cookie(lines, name.encode("ascii")))
+        cast("MutableMapping[str, Any]", request.scope)[_OPENED] = (self, session)
+        return session
+
+    async def save_session(
+        self, app: Quart, session: SessionMixin, response: Response | WerkzeugResponse | None
+    ) -> None:
+        """Commit the session and put its cookie into the response.
+
+        Args:
+            app: the app.
+            session: what `open_session` returned; one of another interface is left alone.
+            response: None at the end of a websocket, which can carry no cookie.
+        """
+        if not isinstance(session, Session):
+            log.warning("a %s is not saved: another interface made it", type(session).__name__)
+            return
+        if response is None:
+            await self.finish(app, session)
+            return
+        action = await self.manager(app).commit(session)
+        if action.vary or action.no_store:
+            self._add_headers(app, action, response)
+
+    async def finish(self, app: Quart, session: Session) -> None:
+        """Save what was changed when the response, or the websocket, was under way."""
+        try:
+            await self.manager(app).finish(session)
+        except SessionError as error:
+            app.logger.error("%s", error)
+
+    async def aclose(self) -> None:
+        """Close the store, if it can be closed."""
+        if isinstance(self.store, SupportsClose):
+            await self.store.aclose()
+
+    def _add_headers(
+        self, app: Quart, action: CookieAction, response: Response | WerkzeugResponse
+    ) -> None:
+        headers = response.headers
+        if action.vary:
+            headers.setlist("Vary", vary_on_cookie(headers.getlist("Vary")))
+        if action.no_store:
+            headers["Cache-Control"] = "no-store"
+        options = self.cookie_options(app)
+        line = cookie_line(action, options, with_max_age=False)
+        if line is not None:
+            headers.add("Set-Cookie", line)
+            # Quart's request is at hand here, not in the arguments.
+            if has_request_context():
+                strict = self._policy.reject_unsafe
+                options.check_transport(request.scheme, request.host, strict=strict)
+
+
+class _ExtensionInterface(ServerSideSessionInterface):
+    """The interface that `QuartSession` sets: Flask-Session's keys count as well."""
+
+    def _settings(self, app: Quart) -> tuple[object, ...]:
+        return (*super()._settings(app), *(app.config[key] for key in DEFAULTS))
+
+    def policy(self, app: Quart) -> SessionPolicy:
+        policy = super().policy(app)
+        interval = app.config["SESSION_REFRESH_INTERVAL"]
+        return policy.replace(
+            permanent=bool(app.config["SESSION_PERMANENT"]),
+            refresh_interval=max(0, policy.idle // 100) if interval is None else interval,
+        )
+
+    def signs(self, app: Quart) -> bool:
+        return bool(app.config["SESSION_USE_SIGNER"])
+
+
+class _NullSession(NullSession):
+    """Can be read, as empty; says how to choose a store when it is written to."""
+
+    def _fail(self, *args: object, **kwargs: object) -> NoReturn:
+        raise RuntimeError(
+            "this app has no session store: set SESSION_TYPE, for example to 'filesystem' or "
+            "'redis', or write QuartSession(app, store=...)"
+        )
+
+    __setitem__ = __delitem__ = clear = pop = popitem = update = setdefault = _fail
+
+
+class _NullInterface(SessionInterface):
+    null_session_class = _NullSession
+
+    async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> None:
+        return None
+
+
+class QuartSession:
+    """Gives a Quart app server-side sessions; Flask-Session's config keys keep their meaning.
+
+    Sees also what the interface alone cannot: changes made while a response is streamed, and a
+    websocket whose client disconnects. A websocket's handshake carries the cookie.
+
+    Args:
+        app: the app; or call `init_app` later.
+        store: a store, or its URL. Without one ``SESSION_TYPE`` decides.
+        policy: what happens in doubt. The app's config wins where both say something.
+        clock: the time in epoch seconds.
+
+    Raises:
+        ConfigurationError: a setting that cannot work.
+    """
+
+    def __init__(
+        self,
+        app: Quart | None = None,
+        store: SessionStore | str | None = None,
+        *,
+        policy: SessionPolicy | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._clock = clock
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Quart) -> None:
+        """Set the app's session interface, from its config as it is now."""
+        for key, value in DEFAULTS.items():
+            app.config.setdefault(key, value)
+        store = self._store if self._store is not None else store_from_config(app.config)
+        if store is None:
+            app.session_interface = _NullInterface()
+            return
+        interface = _ExtensionInterface(store, policy=self._policy, clock=self._clock)
+        if app.secret_key:
+            interface.manager(app)  # what cannot work is said now, not at the first request
+        interface.cookie_options(app)
+        app.session_interface = interface
+        app.asgi_app = _LateWrites(app, interface)  # type: ignore[method-assign]  # as documented
+        if self._store is None or interface.owns_store:
+            app.after_serving(interface.aclose)
+
+
+class _LateWrites:
+    """Around the app's ASGI call: commits at a websocket's accept, and saves what came late."""
+
+    def __init__(self, app: Quart, interface: _ExtensionInterface) -> None:
+        self._app = app
+        self._interface = interface
+        self._inner = app.asgi_app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sending(message: Any) -> None:
+            if message["type"] == "websocket.accept":
+                await self._accept(scope, message)
+            await send(message)
+
+        is_websocket = scope["type"] == "websocket"
+        await self._inner(scope, receive, sending if is_websocket else send)
+        session = self._session(scope)
+        if session is not None and (is_websocket or session._answered):
+            await self._interface.finish(self._app, session)
+
+    def _session(self, scope: Any) -> Session | None:
+        interface, session = scope.get(_OPENED, (None, None))
+        return session if interface is self._interface else None
+
+    async def _accept(self, scope: Any, message: Any) -> None:
+        session = self._session(scope)
+        if session is None:
+            return
+        action = await self._interface.manager(self._app).commit(session)
+        line = cookie_line(action, self._interface.cookie_options(self._app), with_max_age=False)
+        if line is not None:
+            headers = [*message.get("headers", ()), (b"set-cookie", line.encode("latin-1"))]
+            message["headers"] = headers

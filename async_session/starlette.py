@@ -1,0 +1,296 @@
+"""Sessions for Starlette, FastAPI and any other ASGI app, as pure ASGI middleware.
+
+    app.add_middleware(SessionMiddleware, secret_key=KEY, store="redis://localhost")
+
+Nothing of Starlette is imported: the middleware puts a `Session` into ``scope["session"]``, where
+Starlette's ``request.session`` finds it, and adds headers to the messages that pass through.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal, Protocol
+
+from async_session._log import log
+from async_session.cookies import CookieOptions, find_cookie, vary_on_cookie
+from async_session.errors import SessionError, StoreUnavailable
+from async_session.manager import SessionManager
+from async_session.plan import CookieAction, cookie_line
+from async_session.policy import SessionPolicy
+from async_session.session import Session
+from async_session.stores.base import SessionStore, SupportsClose
+
+__all__ = ["SessionMiddleware", "get_session"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_FOUND = "async_session"  # where a scope says which cookie its session belongs to
+_STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+
+
+class HasScope(Protocol):
+    """A Starlette ``Request`` or ``WebSocket``, or anything else with an ASGI scope."""
+
+    @property
+    def scope(self) -> MutableMapping[str, Any]: ...
+
+
+def get_session(connection: HasScope) -> Session:
+    """Return the session of a request or websocket, typed.
+
+    It is the same object as ``request.session``.
+
+    Raises:
+        SessionError: no `SessionMiddleware` is in front of this route, or its path is under
+            ``skip``.
+    """
+    session = connection.scope.get("session")
+    if not isinstance(session, Session):
+        raise SessionError(
+            "there is no session here: add SessionMiddleware(secret_key=..., store=...) to the "
+            "app, and take this path out of its skip="
+        )
+    return session
+
+
+class SessionMiddleware:
+    """Gives every request a server-side session.
+
+    The positional parameters are those of Starlette's own middleware, in its order and with its
+    defaults, so that one can stand in for the other.
+
+    Args:
+        app: the app behind it.
+        secret_key: signs the cookie: ``str``, ``bytes`` or Starlette's ``Secret``.
+        session_cookie: the cookie's name.
+        max_age: the session's lifetime in seconds, counted from the last write; the cookie has
+            the same. None for a cookie that goes with the browser: the lifetime on the server is
+            then `lifetime`. 0 and below expire at once.
+        path: the cookie's path.
+        same_site: ``"lax"``, ``"strict"``, ``"none"``; None leaves it out.
+        https_only: send the cookie over HTTPS only.
+        domain: the cookie's domain.
+        partitioned: one cookie jar per top-level site (CHIPS); forces `https_only`.
+        store: where sessions are kept: a store, or its URL. A store built from a URL is closed
+            at lifespan shutdown.
+        policy: see `SessionPolicy`; `max_age`, `lifetime` and `refresh_each_request` win over it.
+        secret_key_fallbacks: older keys, which still verify.
+        lifetime: seconds or a timedelta; used if `max_age` is None.
+        refresh_each_request: whether using a session prolongs it. None for what the policy says,
+            without one: no, as in Starlette.
+        http_only: hide the cookie from scripts.
+        skip: path prefixes that have no session, such as ``("/static",)``.
+        clock: the time in epoch seconds.
+
+    Raises:
+        ConfigurationError: a setting that cannot work.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        secret_key: object,
+        session_cookie: str = "session",
+        max_age: int | None = 14 * 24 * 60 * 60,
+        path: str = "/",
+        same_site: Literal["lax", "strict", "none"] | None = "lax",
+        https_only: bool = False,
+        domain: str | None = None,
+        partitioned: bool = False,
+        *,
+        store: SessionStore | str,
+        policy: SessionPolicy | None = None,
+        secret_key_fallbacks: Sequence[object] = (),
+        lifetime: int | timedelta | None = None,
+        refresh_each_request: bool | None = None,
+        http_only: bool = True,
+        skip: Iterable[str] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.app = app
+        self.session_cookie = session_cookie
+        self.path = path
+        self.max_age = max_age
+        self.manager = SessionManager(
+            store,
+            secret_key=secret_key,
+            secret_key_fallbacks=secret_key_fallbacks,
+            policy=_policy(policy, max_age, lifetime, refresh_each_request),
+            clock=clock,
+        )
+        self._skip = _prefixes(skip)
+        self._options = CookieOptions(
+            name=session_cookie,
+            domain=domain,
+            path=path,
+            secure=https_only,
+            httponly=http_only,
+            samesite=same_site,
+            partitioned=partitioned,
+        )
+        self._options.check(strict=self.manager.policy.reject_unsafe)
+
+    def cookie_options(self) -> CookieOptions:
+        """Return the cookie's options; `session_cookie` and `path` may be assigned at any time."""
+        options = self._options
+        if options.name != self.session_cookie or options.path != self.path:
+            options = self._options = options.replace(name=self.session_cookie, path=self.path)
+        return options
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http" or kind == "websocket":
+            if not self._skip or not self._skipped(scope["path"]):
+                await self._with_session(scope, receive, send)
+                return
+        elif kind == "lifespan" and self.manager.owns_store:
+            send = self._closing(send)
+        await self.app(scope, receive, send)
+
+    def _skipped(self, path: str) -> bool:
+        return any(path == prefix or path.startswith(prefix + "/") for prefix in self._skip)
+
+    async def _with_session(self, scope: Scope, receive: Receive, send: Send) -> None:
+        options = self.cookie_options()
+        if scope.get(_FOUND) == options.name and isinstance(scope.get("session"), Session):
+            await self.app(scope, receive, send)  # a second middleware: the first one commits
+            return
+        cookie = find_cookie(scope["headers"], options.name.encode("ascii"))
+        session = await self.manager.open(cookie)
+        scope["session"] = session
+        scope[_FOUND] = options.name
+        response = _Response(self.manager, session, options, scope, send)
+        try:
+            await self.app(scope, receive, response.send)
+        except StoreUnavailable as error:
+            if not response.can_refuse():
+                raise
+            await response.refuse(error)
+        else:
+            await self.manager.finish(session)
+
+    def _closing(self, send: Send) -> Send:
+        """Close the store that was built from a URL, when the app has shut down."""
+
+        async def closing(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown."):
+                store = self.manager.store
+                if isinstance(store, SupportsClose):
+                    await store.aclose()
+            await send(message)
+
+        return closing
+
+
+class _Response:
+    """The way out of one request: commits before the first byte, or refuses to answer at all."""
+
+    __slots__ = ("_manager", "_options", "_refused", "_scope", "_send", "_session", "_started")
+
+    def __init__(
+        self,
+        manager: SessionManager,
+        session: Session,
+        options: CookieOptions,
+        scope: Scope,
+        send: Send,
+    ) -> None:
+        self._manager = manager
+        self._session = session
+        self._options = options
+        self._scope = scope
+        self._send = send
+        self._started = False
+        self._refused = False
+
+    async def send(self, message: Message) -> None:
+        if not self._started and message["type"] in _STARTS:
+            try:
+                action = await self._manager.commit(self._session)
+            except StoreUnavailable as error:
+                # The app's own error handlers cannot be reached from inside send.
+                if message["type"] == "websocket.accept":
+                    raise
+                await self.refuse(error)
+                return
+            self._started = True
+            if action.vary or action.no_store:  # whatever sets a cookie varies, too
+                self._add_headers(message, action)
+        if not self._refused:
+            await self._send(message)
+
+    def _add_headers(self, message: Message, action: CookieAction) -> None:
+        headers = list(message.get("headers") or ())
+        if action.vary:
+            others = [(name, value) for name, value in headers if name.lower() != b"vary"]
+            lines = [value.decode("latin-1") for name, value in headers if name.lower() == b"vary"]
+            headers = others + [(b"vary", line.encode("latin-1")) for line in vary_on_cookie(lines)]
+        if action.no_store:
+            headers = [item for item in headers if item[0].lower() != b"cache-control"]
+            headers.append((b"cache-control", b"no-store"))
+        line = cookie_line(action, self._options, with_max_age=True)
+        if line is not None:
+            self._options.check_transport(
+                self._scope.get("scheme", "http"),
+                _host(self._scope),
+                strict=self._manager.policy.reject_unsafe,
+            )
+            headers.append((b"set-cookie", line.encode("latin-1")))
+        message["headers"] = headers
+
+    def can_refuse(self) -> bool:
+        return not self._started and self._scope["type"] == "http"
+
+    async def refuse(self, error: StoreUnavailable) -> None:
+        """Answer 503: what this request was to do to its session was not done."""
+        log.error("the session store is unavailable, answered 503: %s", error)
+        self._started = self._refused = True
+        body = b"The session store is unavailable. Please try again."
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(body)),
+            (b"retry-after", b"5"),
+            (b"cache-control", b"no-store"),
+        ]
+        prefix = "websocket." if self._scope["type"] == "websocket" else ""
+        await self._send(
+            {"type": f"{prefix}http.response.start", "status": 503, "headers": headers}
+        )
+        await self._send({"type": f"{prefix}http.response.body", "body": body})
+
+
+def _host(scope: Scope) -> str:
+    return next((value for name, value in scope["headers"] if name == b"host"), b"").decode(
+        "latin-1"
+    )
+
+
+def _policy(
+    policy: SessionPolicy | None,
+    max_age: int | None,
+    lifetime: int | timedelta | None,
+    refresh: bool | None,
+) -> SessionPolicy:
+    """Return what Starlette's parameters and a policy come to; the parameters win."""
+    changes: dict[str, Any] = {}
+    if max_age is not None:
+        changes |= {"lifetime": max_age, "permanent": True}
+    elif lifetime is not None:
+        changes |= {"lifetime": lifetime}
+    elif policy is None:
+        changes |= {"lifetime": 14 * 24 * 60 * 60}
+    if refresh is not None or policy is None:
+        changes |= {"refresh_each_request": bool(refresh)}
+    return (policy or SessionPolicy()).replace(**changes)
+
+
+def _prefixes(skip: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(skip, str):
+        skip = (skip,)
+    return tuple(prefix.rstrip("/") for prefix in skip)
