@@ -13,6 +13,7 @@ by a nox of yours (`nox -s tests`) it is an ordinary noxfile.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import signal
@@ -68,16 +69,12 @@ def bring_nox() -> Path:
     wanted = f"{NOX} on {sys.version}"
     if python.exists() and stamp.exists() and stamp.read_text() == wanted:
         return python
-    try:
-        import ensurepip  # noqa: F401
-        import venv
-    except ImportError:
-        # Debian keeps these two in a package of their own.
+    if importlib.util.find_spec("ensurepip") is None:
+        # Debian keeps it in a package of its own.
         apt_install([f"python3.{sys.version_info.minor}-venv"])
-        import venv
-    venv.EnvBuilder(clear=True, with_pip=False, symlinks=True).create(home)
-    # In the new Python, because this process may not see an ensurepip that has just been installed.
-    subprocess.run([python, "-m", "ensurepip", "--default-pip"], check=True, stdout=2)
+    print(f"Making an environment for {NOX}", flush=True)
+    # In a new Python, because this one may not see modules that have just been installed.
+    subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
     subprocess.run([python, "-m", "pip", "install", "--quiet", NOX], check=True)
     stamp.write_text(wanted)
     return python
@@ -153,7 +150,7 @@ def tests(session: nox.Session) -> None:
 
 
 for version in PYTHONS:
-    nox.session(run_tests, name=f"tests-{version}", python=version, default=False)
+    nox.session(name=f"tests-{version}", python=version, default=False)(run_tests)
 
 
 @nox.session(default=False)
