@@ -29,7 +29,7 @@ LAYERS: list[tuple[str, set[str]]] = [
     ("policy", {"plan", "policy"}),
     ("stores", {"stores"}),
     ("manager", {"commits", "legacy", "manager", "opening", "owners"}),
-    ("adapters", {"_flask_session", "fastapi", "quart", "starlette"}),
+    ("adapters", {"_flask_session", "_late_writes", "fastapi", "quart", "starlette"}),
     ("tools", {"cli", "pytest_plugin", "telemetry", "testing"}),
     # The root offers names of all layers, so no module may import a name from it.
     ("root", {""}),
