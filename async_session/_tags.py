@@ -220,9 +220,9 @@ def _write_escaped(value: dict[str, object], pack: Pack) -> object:
     return {f"{str.__str__(key)}__": pack(item) for key, item in value.items()}
 
 
-def _read_escaped(wire: dict[str, object]) -> object:
+def _read_escaped(wire: dict[Any, object]) -> object:
     ((key, value),) = wire.items()
-    if not key.endswith("__") or key[:-2] not in BY_NAME:
+    if type(key) is not str or not key.endswith("__") or key[:-2] not in BY_NAME:
         raise ValueError("an escape with nothing to escape")
     return {key[:-2]: value}
 
@@ -245,8 +245,8 @@ TAGS = (
     Tag(" dt", datetime, list, partial(_write_moment, datetime), partial(_read_moment, datetime)),
     Tag(" ti", time, list, partial(_write_moment, time), partial(_read_moment, time)),
     Tag(" da", date, str, lambda v, _: date.isoformat(v), date.fromisoformat),
-    Tag(" td", timedelta, list,  # days, seconds, microseconds
-        lambda v, _: [v.days, v.seconds, v.microseconds], lambda w: timedelta(*w)),
+    Tag(" td", timedelta, int,  # in microseconds
+        lambda v, _: v // timedelta(microseconds=1), lambda w: timedelta(microseconds=w)),
     Tag(" de", Decimal, str, lambda v, _: Decimal.__str__(v), Decimal),
     Tag(" s", str, list,         # the parts of a text that has two halves of one character in a row
         lambda v, _: _BETWEEN_SURROGATES.split(v), "".join, _has_split_surrogates),

@@ -55,6 +55,7 @@ _CORRUPT = (
     ArithmeticError,
     OSError,
     ImportError,
+    AttributeError,
     RecursionError,
 )
 
@@ -100,7 +101,7 @@ class TaggedJSONSerializer:
             SerializationError: a value cannot be stored (`key` names where), or the session has
                 more than `MAX_KEYS` keys, `MAX_DEPTH` levels or `MAX_ITEMS` values.
         """
-        plain = dict.copy(data) if isinstance(data, dict) else dict(data)
+        plain = _plain_dict(data)
         _check_keys(plain)
         if _is_plain(plain):
             # The encoder refuses an int that is too long to print. The walk says where it is.
@@ -129,6 +130,13 @@ class TaggedJSONSerializer:
             raise SerializationError(f"the stored bytes are {a_value(type(data))}, not a session")
         _check_keys(data)
         return cast("dict[object, object]", data)
+
+
+def _plain_dict(data: Mapping[object, object]) -> dict[object, object]:
+    if type(data) is dict:
+        return data
+    # Not `dict.copy` and not `dict(data)`: these call a subclass's own `__iter__` and `keys`.
+    return dict(dict.items(data) if isinstance(data, dict) else data)
 
 
 def _check_keys(data: dict[Any, Any]) -> None:
@@ -236,9 +244,16 @@ def _blame(data: dict[object, object], error: Unstorable) -> SerializationError:
         try:
             _pack(value, depth=2)
         except Unstorable as found:
-            return SerializationError(f"session[{reprlib.repr(key)}] {found}", key=key)
+            return SerializationError(f"session[{_shown(key)}] {found}", key=key)
         try:
             _pack(key, depth=2)
         except Unstorable as found:
-            return SerializationError(f"the key {reprlib.repr(key)} {found}", key=key)
+            return SerializationError(f"the key {_shown(key)} {found}", key=key)
     return SerializationError(f"the session {error}")
+
+
+def _shown(key: object) -> str:
+    try:
+        return reprlib.repr(key)
+    except ValueError:  # an int that is too long to print
+        return f"of type {type(key).__name__}"
