@@ -38,10 +38,7 @@ async def run_to_completion(coroutine: Coroutine[object, object, T]) -> T:
     use. A task of one's own does: whoever cancels the caller cannot reach it.
     """
     if not on_asyncio():
-        with anyio.CancelScope(shield=True):
-            result = await coroutine
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        return result
+        return await _shielded(coroutine)
     task = asyncio.ensure_future(coroutine)
     try:
         return await asyncio.shield(task)
@@ -50,6 +47,15 @@ async def run_to_completion(coroutine: Coroutine[object, object, T]) -> T:
         if not task.cancelled():
             task.exception()  # mark it as seen: the caller's cancellation takes precedence
         raise
+
+
+async def _shielded(coroutine: Coroutine[object, object, T]) -> T:
+    with anyio.CancelScope(shield=True) as scope:
+        result = await coroutine
+        scope.shield = False
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        return result
+    raise AssertionError("unreachable: nobody cancels this scope itself")
 
 
 async def _outlast(task: asyncio.Task[object]) -> None:

@@ -148,7 +148,8 @@ class Committer:
 
     async def end(self, origin: Origin) -> Ended | None:
         """End a session wherever it has gone; return how it had ended before, if it had."""
-        key, version, why = origin.key, origin.version, None
+        key: str | None = origin.key
+        version, why = origin.version, None
         if origin.superseded:
             key, why = origin.successor, Ended.MOVED if origin.successor else Ended.REPLACED
         for _ in range(TRIES):

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from async_session import policy as rules
 from async_session._aio import deadline, run_to_completion
-from async_session._log import log, warn_once
+from async_session._log import warn_once
 from async_session.codec import Codec
 from async_session.commits import Committer
 from async_session.errors import (

@@ -43,11 +43,11 @@ def rule_for(session: Session, policy: SessionPolicy, *, now: int) -> Rule | Non
     """
     origin, intent = session._origin, session._intent
     no_items = not dict.__len__(session)
-    if origin is not None and origin.superseded:
-        if intent is Intent.KEEP or (intent is Intent.MOVE and no_items):
-            if session.modified:
-                log.info("session %s was superseded: this write is dropped", origin.key)
-            return None
+    starts_anew = intent.renews and not (intent is Intent.MOVE and no_items)
+    if origin is not None and origin.superseded and not starts_anew:
+        if session.modified:
+            log.info("session %s was superseded: this write is dropped", origin.key)
+        return None
     live = origin is not None and origin.version is not None
     permanent = bool(dict.get(session, "_permanent", policy.permanent))
     # An owner keeps a session alive that holds nothing else, until the app empties it.

@@ -183,7 +183,8 @@ class SessionPolicy:
     def flask(cls, **overrides: Any) -> Self:
         """Return Flask to the letter: no clock skew, changes in place go unnoticed."""
         letter: dict[str, Any] = {"detect_mutation": False, "clock_skew": 0, "refresh_interval": 0}
-        return cls(**(letter | overrides))
+        letter.update(overrides)
+        return cls(**letter)
 
     @classmethod
     def strict(cls, **overrides: Any) -> Self:
@@ -193,7 +194,8 @@ class SessionPolicy:
         not keep, and a Secure cookie on a plain HTTP request. Responses that set the cookie are
         sent with ``Cache-Control: no-store``.
         """
-        return cls(**({"reject_unsafe": True} | overrides))
+        overrides.setdefault("reject_unsafe", True)
+        return cls(**overrides)
 
     def replace(self, **changes: Any) -> Self:
         """Return the same policy but for `changes`."""

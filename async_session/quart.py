@@ -7,10 +7,12 @@ app.session_interface = ServerSideSessionInterface(store)               # the ba
 from __future__ import annotations
 
 import time
+from abc import ABCMeta
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from async_session._flask_session import DEFAULTS, store_from_config
+from async_session._late_writes import OPENED, LateWrites
 from async_session._log import log
 from async_session.cookies import CookieOptions, find_cookie, vary_on_cookie
 from async_session.errors import ConfigurationError, SessionError
@@ -34,10 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["QuartSession", "ServerSideSessionInterface"]
 
-_OPENED = "async_session.opened"  # where a request's scope keeps its session
-
 # Quart and Flask know a session by this class; a dict that tells all that it asks is one.
-SessionMixin.register(Session)
+cast("ABCMeta", SessionMixin).register(Session)
 
 
 class ServerSideSessionInterface(SessionInterface):
@@ -134,13 +134,14 @@ class ServerSideSessionInterface(SessionInterface):
         """Return the request's session; None without a secret key. Never raises for an outage."""
         if not app.secret_key and self.signs(app):
             return None
-        interface, session = request.scope.get(_OPENED, (None, None))
-        if interface is self:
-            return cast("Session", session)  # session_transaction opens twice
+        scope = cast("MutableMapping[str, Any]", request.scope)
+        opened_by, opened = scope.get(OPENED, (None, None))
+        if opened_by is self:
+            return cast("Session", opened)  # session_transaction opens twice
         name = self.get_cookie_name(app)
         lines = [(b"cookie", line.encode("latin-1")) for line in request.headers.getlist("Cookie")]
         session = await self.manager(app).open(find_cookie(lines, name.encode("ascii")))
-        cast("MutableMapping[str, Any]", request.scope)[_OPENED] = (self, session)
+        scope[OPENED] = (self, session)
         return session
 
     async def save_session(
@@ -266,48 +267,13 @@ class QuartSession:
             app.config.setdefault(key, value)
         store = self._store if self._store is not None else store_from_config(app.config)
         if store is None:
-            app.session_interface = _NullInterface()
+            app.session_interface = _NullInterface()  # type: ignore[assignment]  # Quart names its default's type
             return
         interface = _ExtensionInterface(store, policy=self._policy, clock=self._clock)
         if app.secret_key:
             interface.manager(app)  # what cannot work is said now, not at the first request
         interface.cookie_options(app)
-        app.session_interface = interface
-        app.asgi_app = _LateWrites(app, interface)  # type: ignore[method-assign]  # as documented
+        app.session_interface = interface  # type: ignore[assignment]  # likewise
+        app.asgi_app = LateWrites(app, interface)  # type: ignore[method-assign]  # as documented
         if self._store is None or interface.owns_store:
             app.after_serving(interface.aclose)
-
-
-class _LateWrites:
-    """Around the app's ASGI call: commits at a websocket's accept, and saves what came late."""
-
-    def __init__(self, app: Quart, interface: _ExtensionInterface) -> None:
-        self._app = app
-        self._interface = interface
-        self._inner = app.asgi_app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def sending(message: Any) -> None:
-            if message["type"] == "websocket.accept":
-                await self._accept(scope, message)
-            await send(message)
-
-        is_websocket = scope["type"] == "websocket"
-        await self._inner(scope, receive, sending if is_websocket else send)
-        session = self._session(scope)
-        if session is not None and (is_websocket or session._answered):
-            await self._interface.finish(self._app, session)
-
-    def _session(self, scope: Any) -> Session | None:
-        interface, session = scope.get(_OPENED, (None, None))
-        return session if interface is self._interface else None
-
-    async def _accept(self, scope: Any, message: Any) -> None:
-        session = self._session(scope)
-        if session is None:
-            return
-        action = await self._interface.manager(self._app).commit(session)
-        line = cookie_line(action, self._interface.cookie_options(self._app), with_max_age=False)
-        if line is not None:
-            headers = [*message.get("headers", ()), (b"set-cookie", line.encode("latin-1"))]
-            message["headers"] = headers

@@ -1,7 +1,7 @@
 """What is stored: the only place that reads or writes a stored value.
 
-    session    | version 16 | created 8 | written 8 | serializer 1 | extras length 2 | extras | payload
-    tombstone  | version 16 | why 1 | successor's key 64, if moved
+    session    version 16 | created 8 | written 8 | serializer 1 | n 2 | extras n | payload
+    tombstone  version 16 | why 1 | successor's key 64, if moved
 
 A *version* is a format byte and 15 random bytes, new at each write: what a conditional save
 compares. Format bytes are above 0x7F, so that no stored value can pass for a line of a text

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any, NoReturn, Protocol
 from uuid import UUID
 
-from async_session.errors import SessionError, StoreUnavailable
+from async_session.errors import SessionError, StoreError, StoreUnavailable
 from async_session.tracking import TrackedDict
 
 __all__ = ["Intent", "Keeper", "Origin", "Session", "unavailable_session"]
@@ -236,7 +236,7 @@ class Session(TrackedDict):
         return int(time.time() if self._keeper is None else self._keeper.clock())
 
 
-def unavailable_session(error: StoreUnavailable, *, readable: bool) -> Session:
+def unavailable_session(error: StoreError, *, readable: bool) -> Session:
     """Return the session of a request whose store cannot answer.
 
     Args:
@@ -254,12 +254,12 @@ class _WriteRefusing(Session):
     """Reads as empty; nothing can be written, with or without effect, nor ended."""
 
     unavailable = True
-    _error: StoreUnavailable = StoreUnavailable("the session store is unavailable")
+    _error: StoreError = StoreUnavailable("the session store is unavailable")
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         self.accessed = True
         # A new exception each time: one that is raised twice drags its old traceback along.
-        raise StoreUnavailable(*self._error.args) from self._error
+        raise type(self._error)(*self._error.args) from self._error
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
     login = regenerate = logout = save = mark_modified = _refuse
@@ -272,7 +272,9 @@ class _Refusing(_WriteRefusing):
 
     __getitem__ = get = __contains__ = __len__ = __iter__ = __reversed__ = _refuse
     keys = values = items = copy = __eq__ = __ne__ = __or__ = __ror__ = _refuse
-    new = owner = permanent = property(_refuse)
+    new = property(_refuse)  # pyright: ignore[reportIncompatibleMethodOverride]
+    owner = property(_refuse)  # pyright: ignore[reportIncompatibleMethodOverride]
+    permanent = property(_refuse)  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __repr__(self) -> str:
         return "<Session unavailable>"

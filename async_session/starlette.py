@@ -145,7 +145,7 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind == "http" or kind == "websocket":
+        if kind in {"http", "websocket"}:
             if not self._skip or not self._skipped(scope["path"]):
                 await self._with_session(scope, receive, send)
                 return
@@ -226,7 +226,7 @@ class _Response:
             await self._send(message)
 
     def _add_headers(self, message: Message, action: CookieAction) -> None:
-        headers = list(message.get("headers") or ())
+        headers: list[tuple[bytes, bytes]] = list(message.get("headers") or ())
         if action.vary:
             others = [(name, value) for name, value in headers if name.lower() != b"vary"]
             lines = [value.decode("latin-1") for name, value in headers if name.lower() == b"vary"]
