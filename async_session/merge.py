@@ -22,6 +22,7 @@ function of (base, mine, theirs) is one; base is None if the key was not there.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping, Set
 from copy import deepcopy
 from decimal import Decimal
@@ -40,11 +41,13 @@ Collection = TypeVar("Collection", list[Any], set[Any], frozenset[Any])
 _FLASHES = "_flashes"
 
 
-class _Missing:
-    """The value of a key that is not there."""
+class _Missing(enum.Enum):
+    """The value of a key that is not there. A member, so that a copy of it is itself."""
+
+    KEY = "missing"
 
 
-_MISSING = _Missing()
+_MISSING = _Missing.KEY
 
 
 def three_way(
