@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,17 +27,6 @@ def redis(request: pytest.FixtureRequest) -> RedisStore:
 
 
 #: How to make each store. Memory and files run on trio, too.
-STORES = {"memory": memory, "files": files, "redis": redis}
+STORES: dict[str, Callable[[pytest.FixtureRequest], SessionStore]] = {"memory": memory, "files": files, "redis": redis}
 EVERYWHERE = {"memory", "files"}
 
-
-@asynccontextmanager
-async def opened(name: str, request: pytest.FixtureRequest) -> AsyncIterator[SessionStore]:
-    """Make a store, and close it afterwards."""
-    store = STORES[name](request)
-    try:
-        yield store
-    finally:
-        close = getattr(store, "aclose", None)
-        if close is not None:
-            await close()

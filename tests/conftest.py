@@ -1,0 +1,85 @@
+"""Fixtures for every test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+from servers import RedisServer
+from stores import EVERYWHERE, STORES
+
+from async_session import SessionStore
+from async_session.stores.base import SupportsClose
+
+# Here, before anything imports the kit: its assertions explain themselves as a test's do.
+pytest.register_assert_rewrite("async_session.testing.conformance")
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_server: RedisServer) -> str:
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for all tests that only use it. Keys are random: nobody flushes."""
+    yield from _running(RedisServer(tmp_path_factory.mktemp("redis")))
+
+
+@pytest.fixture
+def own_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server that the test may kill, restart and freeze."""
+    yield from _running(RedisServer(tmp_path))
+
+
+def _running(server: RedisServer) -> Iterator[RedisServer]:
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Both. A module whose subject is asyncio's alone overrides this."""
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def blockbuster() -> Iterator[BlockBuster]:
+    """Let a blocking call in an event loop fail the test (asyncio only: it knows no other)."""
+    with blockbuster_ctx() as guard:
+        # The making of a Quart app looks for its directory; tests make theirs in the loop.
+        for name in ("os.getcwd", "os.path.abspath", "os.stat"):
+            guard.functions[name].can_block_in("quart/app.py", "__init__")
+            guard.functions[name].can_block_in("flask/sansio/app.py", "__init__")
+        yield guard
+
+
+@pytest.fixture(params=sorted(STORES))
+def made_store(request: pytest.FixtureRequest) -> SessionStore:
+    # Not in a loop: an app makes its stores when it is imported.
+    return STORES[str(request.param)](request)
+
+
+@pytest.fixture
+async def any_store(made_store: SessionStore) -> AsyncIterator[SessionStore]:
+    """Every store in turn, each fresh; on trio those that run there."""
+    yield made_store
+    if isinstance(made_store, SupportsClose):
+        await made_store.aclose()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what cannot be: a driver that knows asyncio only, on trio."""
+    items[:] = [item for item in items if not _is_impossible(getattr(item, "callspec", None))]
+
+
+def _is_impossible(spec: Any) -> bool:
+    params: dict[str, object] = getattr(spec, "params", {})
+    store = params.get("made_store")
+    return params.get("anyio_backend") == "trio" and store is not None and store not in EVERYWHERE
