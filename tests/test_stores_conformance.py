@@ -1,0 +1,64 @@
+"""Every store of ours against the contract."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from async_session.stores.filesystem import FileSystemStore
+from async_session.stores.memory import MemoryStore
+from async_session.stores.redis import RedisStore
+from async_session.testing import StoreConformance
+
+
+class OnBoth(StoreConformance):
+    @pytest.fixture(params=["asyncio", "trio"])
+    def anyio_backend(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+
+class TestMemory(OnBoth):
+    @pytest.fixture
+    def store(self) -> MemoryStore:
+        return MemoryStore()
+
+
+class TestFileSystem(OnBoth):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[FileSystemStore]:
+        store = FileSystemStore(tmp_path / "sessions")
+        yield store
+        await store.aclose()
+
+    @pytest.fixture
+    def factory(self, tmp_path: Path) -> functools.partial[FileSystemStore]:
+        return functools.partial(FileSystemStore, str(tmp_path / "sessions"))
+
+
+class TestRedisByURL(StoreConformance):
+    @pytest.fixture
+    async def store(self, redis_url: str) -> AsyncIterator[RedisStore]:
+        store = RedisStore(redis_url, timeout=5)
+        yield store
+        await store.aclose()
+
+    @pytest.fixture
+    def factory(self, redis_url: str) -> functools.partial[RedisStore]:
+        return functools.partial(RedisStore, redis_url, timeout=5)
+
+
+class TestRedisByClient(StoreConformance):
+    @pytest.fixture
+    async def store(self, redis_url: str) -> AsyncIterator[RedisStore]:
+        # Without it redis-py looks its own version up on the disk for every new connection.
+        client = Redis.from_url(redis_url, driver_info=None)
+        yield RedisStore(client, prefix="client:", timeout=5)
+        await client.aclose()
+
+    @pytest.fixture
+    def factory(self, redis_url: str) -> functools.partial[RedisStore]:
+        return functools.partial(RedisStore, redis_url, prefix="client:", timeout=5)
