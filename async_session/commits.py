@@ -31,18 +31,18 @@ from async_session.tokens import new_id, store_key
 __all__ = ["Committer"]
 
 #: How long a tombstone stands: longer than a request that may still carry the old id takes.
-TOMBSTONE_TTL = 30
+_TOMBSTONE_TTL = 30
 #: How often a refused write is tried again; the deadline usually comes first.
-TRIES = 1000
+_TRIES = 1000
 
-Found = Record | Tombstone | None
+_Found = Record | Tombstone | None
 
 
-class Stored:
+class _Stored:
     """What `Committer._put` returns if the write was made."""
 
 
-STORED = Stored()
+_STORED = _Stored()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +79,13 @@ class Committer:
 
     async def _put(
         self, key: str, item: Record | Tombstone, *, ttl: int, match: Match | bytes
-    ) -> Found | Stored:
+    ) -> _Found | _Stored:
         data = item.encode()
         if await self.store.save(key, data, ttl=ttl, match=match):
-            return STORED
+            return _STORED
         found = await self.store.open(key)
         if found is not None and is_version_of(found, item.version):
-            return STORED  # it had been made, and the answer was lost on the way
+            return _STORED  # it had been made, and the answer was lost on the way
         return _decode(found)
 
     async def _create(self, session: Session, payload: bytes) -> tuple[str, Record]:
@@ -95,7 +95,7 @@ class Committer:
         found = await self._put(
             store_key(session_id), record, ttl=self._ttl(session, record), match=Match.ABSENT
         )
-        if found is not STORED:
+        if found is not _STORED:
             raise SessionConflict("a new session's id was taken", handle=store_key(session_id))
         return session_id, record
 
@@ -134,11 +134,11 @@ class Committer:
     async def update(self, session: Session, origin: Origin, payload: bytes) -> bool:
         """Write a loaded session; return False if it was ended meanwhile."""
         mine, match = payload, origin.version
-        for _ in range(TRIES):
+        for _ in range(_TRIES):
             record = self._record(session, payload, self.codec.id)
             assert match is not None
             found = await self._put(origin.key, record, ttl=self._ttl(session, record), match=match)
-            if found is STORED:
+            if found is _STORED:
                 self._adopt(session, origin.id, record, mine)
                 return True
             if not isinstance(found, Record):
@@ -152,11 +152,11 @@ class Committer:
         version, why = origin.version, None
         if origin.superseded:
             key, why = origin.successor, Ended.MOVED if origin.successor else Ended.REPLACED
-        for _ in range(TRIES):
+        for _ in range(_TRIES):
             if key is None:
                 return why
             found = await self._end_one(key, version)
-            if found is STORED:
+            if found is _STORED:
                 return why
             if isinstance(found, Record):
                 version = found.version
@@ -166,20 +166,20 @@ class Committer:
                 version = None
         raise self._conflict(origin)
 
-    async def _end_one(self, key: str, version: bytes | None) -> Found | Stored:
+    async def _end_one(self, key: str, version: bytes | None) -> _Found | _Stored:
         if version is None:
             return _decode(await self.store.open(key))
-        return await self._put(key, Tombstone(Ended.ENDED), ttl=TOMBSTONE_TTL, match=version)
+        return await self._put(key, Tombstone(Ended.ENDED), ttl=_TOMBSTONE_TTL, match=version)
 
     async def replace(self, session: Session, origin: Origin, payload: bytes, why: Ended) -> bool:
         """Give a loaded session a new id; return False if the old one was ended meanwhile."""
         session_id, record = await self._create(session, payload)
         key, match = store_key(session_id), origin.version
         stone = Tombstone(why, key if why is Ended.MOVED else None)
-        for _ in range(TRIES):
+        for _ in range(_TRIES):
             assert match is not None
-            found = await self._put(origin.key, stone, ttl=TOMBSTONE_TTL, match=match)
-            if found is STORED:
+            found = await self._put(origin.key, stone, ttl=_TOMBSTONE_TTL, match=match)
+            if found is _STORED:
                 break
             if isinstance(found, Record):
                 merged, match = self._merged(session, origin, found), found.version
@@ -190,7 +190,7 @@ class Committer:
                 return self._dropped(session, origin)
             newer = self._record(session, merged, self.codec.id)
             ttl = self._ttl(session, newer)
-            if await self._put(key, newer, ttl=ttl, match=record.version) is not STORED:
+            if await self._put(key, newer, ttl=ttl, match=record.version) is not _STORED:
                 return self._dropped(session, origin)
             record = newer
             if isinstance(found, Tombstone):
@@ -244,7 +244,7 @@ class Committer:
         )
 
 
-def _decode(data: bytes | None) -> Found:
+def _decode(data: bytes | None) -> _Found:
     """Read what stands in the way of a write; what is not ours is as good as missing."""
     try:
         return None if data is None else decode(data)

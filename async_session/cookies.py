@@ -19,9 +19,8 @@ from async_session.errors import ConfigurationError
 
 __all__ = ["CookieOptions", "find_cookie", "vary_on_cookie"]
 
-#: RFC 6265bis 5.6 and 5.7: what browsers accept of one cookie and of one attribute.
-MAX_COOKIE_BYTES = 4096
-MAX_ATTRIBUTE_BYTES = 1024
+#: RFC 6265bis 5.7: browsers ignore an attribute that is longer.
+_MAX_ATTRIBUTE = 1024
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _SAME_SITE = {"lax": "Lax", "strict": "Strict", "none": "None"}
@@ -175,10 +174,10 @@ def _http_date(timestamp: int) -> str:
 def _attribute(name: str, value: str | None) -> str:
     if not value:
         return ""
-    if len(value) > MAX_ATTRIBUTE_BYTES:
+    if len(value) > _MAX_ATTRIBUTE:
         raise ConfigurationError(
             f"the cookie's {name} is {len(value)} characters long and browsers ignore one above "
-            f"{MAX_ATTRIBUTE_BYTES}: shorten it"
+            f"{_MAX_ATTRIBUTE}: shorten it"
         )
     return f"; {name}={value}"
 

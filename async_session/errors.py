@@ -1,13 +1,13 @@
 """What can go wrong, as one small tree.
 
-    SessionError
-    |-- ConfigurationError    a setting that cannot work (also a ValueError)
-    |-- SerializationError    a value that cannot be stored; names its key
-    |   `-- SessionTooLarge   more bytes than the policy allows
-    |-- StoreError            the backend failed; the driver's exception is its cause
-    |   `-- StoreUnavailable  the backend cannot be reached, or not in time
-    |-- SessionGone           the session ended while this request was using it
-    `-- SessionConflict       another request kept changing it
+SessionError
+|-- ConfigurationError    a setting that cannot work (also a ValueError)
+|-- SerializationError    a value that cannot be stored; names its key
+|   `-- SessionTooLarge   more bytes than the policy allows
+|-- StoreError            the backend failed; the driver's exception is its cause
+|   `-- StoreUnavailable  the backend cannot be reached, or not in time
+|-- SessionGone           the session ended while this request was using it
+`-- SessionConflict       another request kept changing it
 """
 
 from __future__ import annotations

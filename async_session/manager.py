@@ -12,11 +12,9 @@ from typing import NoReturn
 
 from async_session import policy as rules
 from async_session._aio import deadline, run_to_completion
-from async_session._log import warn_once
 from async_session.codec import Codec
 from async_session.commits import Committer
 from async_session.errors import (
-    ConfigurationError,
     SessionError,
     SessionGone,
     StoreError,
@@ -29,11 +27,11 @@ from async_session.serializers import TaggedJSONSerializer
 from async_session.session import Intent, Origin, Session
 from async_session.stores.base import SessionStore
 from async_session.stores.urls import as_store
-from async_session.tokens import CookieSigner, secret_keys
+from async_session.tokens import CookieSigner, check_strength, secret_keys
 
 __all__ = ["CookieAction", "SessionManager"]
 
-TOO_LATE = (
+_TOO_LATE = (
     "a session was started, or given a new id, when its cookie could no longer be sent: do it "
     "before the response's first byte or the websocket's accept, or `await session.save()` there"
 )
@@ -74,7 +72,7 @@ class SessionManager:
         self.lifetime = self.policy.idle
         keys = secret_keys(secret_key, secret_key_fallbacks) if sign else ()
         if keys:
-            _check_length(keys[0], strict=self.policy.reject_unsafe)
+            check_strength(keys[0], strict=self.policy.reject_unsafe)
         self._signer = CookieSigner(keys, signed=sign)
         self._codec = Codec([TaggedJSONSerializer()], max_size=self.policy.max_size)
         self._committer = Committer(
@@ -185,7 +183,7 @@ class SessionManager:
 
     def _refuse(self, session: Session) -> NoReturn:
         session._failed = True
-        raise SessionError(TOO_LATE)
+        raise SessionError(_TOO_LATE)
 
     def _rule(self, session: Session) -> rules.Rule | None:
         return rule_for(session, self.policy, now=int(self.clock()))
@@ -261,16 +259,3 @@ class SessionManager:
 def _gone(session: Session) -> SessionGone:
     handle = session.handle or ""
     return SessionGone(f"session {handle} was ended by another request", handle=handle)
-
-
-def _check_length(key: bytes, *, strict: bool) -> None:
-    if strict and len(key) < 32:
-        raise ConfigurationError(
-            f"the secret key has {len(key)} bytes and the strict policy wants 32: use the output "
-            "of python -c 'import secrets; print(secrets.token_hex())'"
-        )
-    if len(key) < 16:
-        warn_once(
-            f"the secret key has only {len(key)} bytes and might be guessed: use the output of "
-            "python -c 'import secrets; print(secrets.token_hex())'"
-        )

@@ -11,9 +11,10 @@ from async_session._aio import deadline
 from async_session._log import log
 from async_session.codec import Codec
 from async_session.errors import SerializationError, StoreError, StoreUnavailable
+from async_session.outage import unavailable_session
 from async_session.policy import SessionPolicy
 from async_session.record import CorruptRecord, Ended, Record, Tombstone, decode
-from async_session.session import Keeper, Origin, Session, unavailable_session
+from async_session.session import Keeper, Origin, Session
 from async_session.stores.base import SessionStore
 from async_session.tokens import CookieSigner, store_key
 

@@ -157,10 +157,10 @@ class SessionPolicy:
     absolute: int | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "idle", seconds("lifetime", self.lifetime))
+        object.__setattr__(self, "idle", _seconds("lifetime", self.lifetime))
         absolute = self.absolute_lifetime
         object.__setattr__(
-            self, "absolute", None if absolute is None else seconds("absolute_lifetime", absolute)
+            self, "absolute", None if absolute is None else _seconds("absolute_lifetime", absolute)
         )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
@@ -251,7 +251,7 @@ _CHOICES = {
 _LEAST = {"refresh_interval": 0, "timeout": 0.001, "clock_skew": 0, "max_size": 1024}
 
 
-def seconds(name: str, value: object) -> int:
+def _seconds(name: str, value: object) -> int:
     """Return a lifetime in whole seconds, rounded down as in Flask."""
     if isinstance(value, timedelta):
         return int(value.total_seconds())

@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from abc import ABCMeta
 from collections.abc import Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from async_session._flask_session import DEFAULTS, store_from_config
 from async_session._late_writes import OPENED, LateWrites
 from async_session._log import log
+from async_session._null_session import NullInterface
 from async_session.cookies import CookieOptions, find_cookie, vary_on_cookie
 from async_session.errors import ConfigurationError, SessionError
 from async_session.manager import SessionManager
@@ -25,7 +26,7 @@ from async_session.stores.urls import as_store
 
 try:
     from quart import has_request_context, request
-    from quart.sessions import NullSession, SessionInterface, SessionMixin
+    from quart.sessions import SessionInterface, SessionMixin
 except ImportError as error:
     raise ConfigurationError("Quart is missing: pip install 'async_session[quart]'") from error
 
@@ -212,25 +213,6 @@ class _ExtensionInterface(ServerSideSessionInterface):
         return bool(app.config["SESSION_USE_SIGNER"])
 
 
-class _NullSession(NullSession):
-    """Can be read, as empty; says how to choose a store when it is written to."""
-
-    def _fail(self, *args: object, **kwargs: object) -> NoReturn:
-        raise RuntimeError(
-            "this app has no session store: set SESSION_TYPE, for example to 'filesystem' or "
-            "'redis', or write QuartSession(app, store=...)"
-        )
-
-    __setitem__ = __delitem__ = clear = pop = popitem = update = setdefault = _fail
-
-
-class _NullInterface(SessionInterface):
-    null_session_class = _NullSession
-
-    async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> None:
-        return None
-
-
 class QuartSession:
     """Gives a Quart app server-side sessions; Flask-Session's config keys keep their meaning.
 
@@ -267,7 +249,7 @@ class QuartSession:
             app.config.setdefault(key, value)
         store = self._store if self._store is not None else store_from_config(app.config)
         if store is None:
-            app.session_interface = _NullInterface()  # type: ignore[assignment]  # Quart names its default's type
+            app.session_interface = NullInterface()  # type: ignore[assignment]  # Quart names its default's type
             return
         interface = _ExtensionInterface(store, policy=self._policy, clock=self._clock)
         if app.secret_key:

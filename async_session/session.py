@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
-from async_session.errors import SessionError, StoreError, StoreUnavailable
+from async_session.errors import SessionError
 from async_session.tracking import TrackedDict
 
-__all__ = ["Intent", "Keeper", "Origin", "Session", "unavailable_session"]
+__all__ = ["Intent", "Keeper", "Origin", "Session"]
 
 
 class Intent(enum.Enum):
@@ -66,12 +66,23 @@ class Keeper(Protocol):
     """What a session needs of the manager that opened it."""
 
     @property
-    def clock(self) -> Callable[[], float]: ...
+    def clock(self) -> Callable[[], float]:
+        """The time, in epoch seconds."""
+        ...
+
     @property
-    def permanent(self) -> bool: ...
+    def permanent(self) -> bool:
+        """Whether sessions that say nothing about it are permanent."""
+        ...
+
     @property
-    def lifetime(self) -> int: ...
-    async def save(self, session: Session, /) -> None: ...
+    def lifetime(self) -> int:
+        """Seconds that a session without a lifetime of its own lives."""
+        ...
+
+    async def save(self, session: Session, /) -> None:
+        """Store a session now."""
+        ...
 
 
 class Session(TrackedDict):
@@ -234,47 +245,3 @@ class Session(TrackedDict):
 
     def _now(self) -> int:
         return int(time.time() if self._keeper is None else self._keeper.clock())
-
-
-def unavailable_session(error: StoreError, *, readable: bool) -> Session:
-    """Return the session of a request whose store cannot answer.
-
-    Args:
-        error: what every use of it raises.
-        readable: True for a session that reads as empty and raises only when it is written to;
-            False for one that raises at its first read, too.
-    """
-    kind = _WriteRefusing if readable else _Refusing
-    session = kind.__new__(kind)
-    session._error = error
-    return session
-
-
-class _WriteRefusing(Session):
-    """Reads as empty; nothing can be written, with or without effect, nor ended."""
-
-    unavailable = True
-    _error: StoreError = StoreUnavailable("the session store is unavailable")
-
-    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
-        self.accessed = True
-        # A new exception each time: one that is raised twice drags its old traceback along.
-        raise type(self._error)(*self._error.args) from self._error
-
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
-    login = regenerate = logout = save = mark_modified = _refuse
-
-
-class _Refusing(_WriteRefusing):
-    """Nothing can be read either. Its repr can be seen: debuggers and loggers ask for it."""
-
-    _refuse = _WriteRefusing._refuse
-
-    __getitem__ = get = __contains__ = __len__ = __iter__ = __reversed__ = _refuse
-    keys = values = items = copy = __eq__ = __ne__ = __or__ = __ror__ = _refuse
-    new = property(_refuse)  # pyright: ignore[reportIncompatibleMethodOverride]
-    owner = property(_refuse)  # pyright: ignore[reportIncompatibleMethodOverride]
-    permanent = property(_refuse)  # pyright: ignore[reportIncompatibleMethodOverride]
-
-    def __repr__(self) -> str:
-        return "<Session unavailable>"

@@ -18,13 +18,15 @@ from collections.abc import Sequence
 
 from itsdangerous import BadSignature, Signer
 
+from async_session._log import warn_once
 from async_session.errors import ConfigurationError
 
-__all__ = ["CookieSigner", "new_id", "secret_keys", "store_key"]
+__all__ = ["CookieSigner", "check_strength", "new_id", "secret_keys", "store_key"]
 
 #: OWASP ASVS 5.0 (7.2.3) asks for 128 bits of entropy; this is 256.
-ID_BYTES = 32
+_ID_BYTES = 32
 
+_GOOD = "use the output of python -c 'import secrets; print(secrets.token_hex())'"
 _ID = r"[A-Za-z0-9_-]{43}"
 _SIGNED = re.compile(rf"{_ID}\.[A-Za-z0-9_-]{{43}}", re.ASCII)
 _UNSIGNED = re.compile(_ID, re.ASCII)
@@ -32,7 +34,7 @@ _UNSIGNED = re.compile(_ID, re.ASCII)
 
 def new_id() -> str:
     """Draw a session id: 256 bits from the operating system's generator, 43 characters."""
-    return urlsafe_b64encode(secrets.token_bytes(ID_BYTES)).rstrip(b"=").decode("ascii")
+    return urlsafe_b64encode(secrets.token_bytes(_ID_BYTES)).rstrip(b"=").decode("ascii")
 
 
 def store_key(session_id: str) -> str:
@@ -63,11 +65,18 @@ def secret_keys(current: object, fallbacks: object = ()) -> tuple[bytes, ...]:
 def _as_bytes(secret: object) -> bytes:
     text = secret if isinstance(secret, bytes) else str(secret or "").encode()
     if not text:
-        raise ConfigurationError(
-            "a secret key is empty: set one that nobody can guess, e.g. the output of "
-            "python -c 'import secrets; print(secrets.token_hex())'"
-        )
+        raise ConfigurationError(f"a secret key is empty: {_GOOD}")
     return text
+
+
+def check_strength(key: bytes, *, strict: bool) -> None:
+    """Warn once about a secret under 16 bytes; `strict` refuses one under 32."""
+    if strict and len(key) < 32:
+        raise ConfigurationError(
+            f"the secret key has {len(key)} bytes and the strict policy wants 32: {_GOOD}"
+        )
+    if len(key) < 16:
+        warn_once(f"the secret key has only {len(key)} bytes and might be guessed: {_GOOD}")
 
 
 class CookieSigner:

@@ -14,7 +14,7 @@ __all__ = ["TrackedDict"]
 T = TypeVar("T")
 
 #: Values of these types cannot change in place: handing one out needs no second look.
-SCALARS = frozenset({str, int, float, bool, type(None), bytes})
+_SCALARS = frozenset({str, int, float, bool, type(None), bytes})
 
 
 class TrackedDict(dict[Any, Any]):
@@ -51,13 +51,13 @@ class TrackedDict(dict[Any, Any]):
 
     def _hand_out(self, value: T) -> T:
         self.accessed = True
-        if type(value) not in SCALARS:
+        if type(value) not in _SCALARS:
             self._handed_out = True
         return value
 
     def _hand_out_all(self) -> None:
         self.accessed = True
-        self._handed_out = self._handed_out or not SCALARS.issuperset(map(type, super().values()))
+        self._handed_out = self._handed_out or not _SCALARS.issuperset(map(type, super().values()))
 
     def __getitem__(self, key: Any, /) -> Any:
         self.accessed = True

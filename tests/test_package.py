@@ -24,12 +24,26 @@ NAME = "async_session"
 LAYERS: list[tuple[str, set[str]]] = [
     ("errors", {"errors"}),
     ("runtime", {"_aio", "_log"}),
-    ("values", {"_tags", "cookies", "merge", "serializers", "session", "tokens", "tracking"}),
+    (
+        "values",
+        {"_tags", "cookies", "merge", "outage", "serializers", "session", "tokens", "tracking"},
+    ),
     ("record", {"codec", "record"}),
     ("policy", {"plan", "policy"}),
     ("stores", {"stores"}),
     ("manager", {"commits", "legacy", "manager", "opening", "owners"}),
-    ("adapters", {"_flask_session", "_late_writes", "fastapi", "quart", "starlette"}),
+    (
+        "adapters",
+        {
+            "_flask_session",
+            "_late_writes",
+            "_null_session",
+            "_response",
+            "fastapi",
+            "quart",
+            "starlette",
+        },
+    ),
     ("tools", {"cli", "pytest_plugin", "telemetry", "testing"}),
     # The root offers names of all layers, so no module may import a name from it.
     ("root", {""}),
@@ -48,7 +62,7 @@ THIRD_PARTY = {
     "starlette": {"starlette", "fastapi", "testing"},
     "fastapi": {"fastapi"},
     "pydantic": {"fastapi"},
-    "quart": {"quart"},
+    "quart": {"quart", "_late_writes", "_null_session"},
     "flask": {"quart", "_flask_session"},
     "werkzeug": {"quart", "_flask_session"},
     "markupsafe": {"_tags", "serializers"},

@@ -1,0 +1,54 @@
+"""The session of a request whose store cannot answer: neither there nor not there."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from async_session.errors import StoreError, StoreUnavailable
+from async_session.session import Session
+
+__all__ = ["unavailable_session"]
+
+
+def unavailable_session(error: StoreError, *, readable: bool) -> Session:
+    """Return the session of a request whose store cannot answer.
+
+    Args:
+        error: what every use of it raises.
+        readable: True for a session that reads as empty and raises only when it is written to;
+            False for one that raises at its first read, too.
+    """
+    kind = _WriteRefusing if readable else _Refusing
+    session = kind.__new__(kind)
+    session._error = error
+    return session
+
+
+class _WriteRefusing(Session):
+    """Reads as empty; nothing can be written, with or without effect, nor ended."""
+
+    unavailable = True
+    _error: StoreError = StoreUnavailable("the session store is unavailable")
+
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        self.accessed = True
+        # A new exception each time: one that is raised twice drags its old traceback along.
+        raise type(self._error)(*self._error.args) from self._error
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+    login = regenerate = logout = save = mark_modified = _refuse
+
+
+class _Refusing(_WriteRefusing):
+    """Nothing can be read either. Its repr can be seen: debuggers and loggers ask for it."""
+
+    _refuse = _WriteRefusing._refuse
+
+    __getitem__ = get = __contains__ = __len__ = __iter__ = __reversed__ = _refuse
+    keys = values = items = copy = __eq__ = __ne__ = __or__ = __ror__ = _refuse
+    new = property(_refuse)  # pyright: ignore[reportIncompatibleMethodOverride]
+    owner = property(_refuse)  # pyright: ignore[reportIncompatibleMethodOverride]
+    permanent = property(_refuse)  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def __repr__(self) -> str:
+        return "<Session unavailable>"
