@@ -127,11 +127,15 @@ class TrackedDict(dict[Any, Any]):
         self._assigned = {*self._assigned, *keys} if self._assigned else set(keys)
         self.mark_modified()
 
+    # What fails was looked at all the same: Flask counts it as access, whatever comes of it.
+
     def __setitem__(self, key: Any, value: Any, /) -> None:
+        self.accessed = True
         super().__setitem__(key, value)
         self._assign(key)
 
     def __delitem__(self, key: Any, /) -> None:
+        self.accessed = True
         super().__delitem__(key)
         self.mark_modified()
 
@@ -154,11 +158,13 @@ class TrackedDict(dict[Any, Any]):
         return item
 
     def setdefault(self, key: Any, default: Any = None, /) -> Any:
+        self.accessed = True
         if not super().__contains__(key):
             self._assign(key)
         return self._hand_out(super().setdefault(key, default))
 
     def update(self, *args: Any, **kwargs: Any) -> None:
+        self.accessed = True
         new: dict[Any, Any] = dict(*args, **kwargs)
         super().update(new)
         self._assign(*new)
