@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
-import inspect
 from collections.abc import AsyncGenerator
 from typing import Final, cast
-from urllib.parse import urlsplit
 
 from .._aio import deadline
 from ..errors import ConfigurationError, StoreError, StoreUnavailable
@@ -17,7 +14,8 @@ from .base import VERSION_SIZE, Match
 try:
     from redis import exceptions
     from redis.asyncio import ConnectionPool, Redis
-    from redis.asyncio.connection import AbstractConnection
+
+    from . import _redis_pools as pools
 except ImportError as exc:
     raise ConfigurationError("RedisStore needs redis-py: pip install async_session[redis]") from exc
 
@@ -31,10 +29,6 @@ return 1
 """
 _REPLACE_SHA: Final = hashlib.sha1(_REPLACE, usedforsecurity=False).hexdigest()
 
-# Connections per event loop, when the store makes them. More callers wait for one.
-_MAX_CONNECTIONS: Final = 100
-_CONNECT_TIMEOUT: Final = 5.0
-
 # A server that says one of these answers again without anybody changing anything.
 _PASSING = (
     exceptions.ConnectionError,
@@ -47,13 +41,6 @@ _PASSING = (
 _PASSING_CODES = frozenset({"BUSY", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY"})
 # These are connection errors to redis-py, and stay until somebody changes the configuration.
 _LASTING = (exceptions.AuthenticationError, exceptions.AuthorizationError)
-
-# redis-py renamed the option that turns CLIENT SETINFO off.
-_NO_SETINFO: Final[dict[str, None]] = (
-    {"driver_info": None}
-    if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters
-    else {"lib_name": None, "lib_version": None}
-)
 
 _Command = tuple[str | bytes | int, ...]
 
@@ -89,10 +76,10 @@ class RedisStore:
         self._pool: ConnectionPool | None = None
         if isinstance(client, str):
             self._url = client
-            _refuse_text(_make_pool(client))
-            self._shown = repr(_without_secrets(client))
+            pools.make_pool(client)
+            self._shown = repr(pools.without_secrets(client))
         else:
-            self._pool = _pool_of(client)
+            self._pool = pools.pool_of(client)
             self._shown = f"<{type(client).__module__.partition('.')[0]} client>"
         self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
 
@@ -144,11 +131,13 @@ class RedisStore:
         """Prepare for the running event loop; forget the loops that were closed."""
         for loop in list(self._lanes):
             if loop.is_closed():
-                _abandon(self._lanes.pop(loop))
+                lane = self._lanes.pop(loop)
+                if lane.guard is not None:
+                    pools.abandon(lane.pool)
         if self._pool is not None:
             lane = _Lane(self._pool, None)
         else:
-            pool = _make_pool(cast("str", self._url))
+            pool = pools.make_pool(cast("str", self._url))
             lane = _Lane(pool, _until_loop_ends(pool))
         self._lanes[asyncio.get_running_loop()] = lane
         if lane.guard is not None:
@@ -228,79 +217,3 @@ def _translated(exc: Exception) -> StoreError:
             "RedisStore('redis://...') to have a client per event loop"
         )
     return StoreError(f"Redis refused: {exc}")
-
-
-def _make_pool(url: str) -> ConnectionPool:
-    """Make a pool from a URL, without connecting; it needs no event loop yet."""
-    scheme = urlsplit(url).scheme if "://" in url else ""
-    if scheme not in {"redis", "rediss", "redis+unix", "unix"}:
-        raise ConfigurationError(
-            "that is no Redis URL: write RedisStore('redis://localhost:6379/0'), with rediss:// "
-            "for TLS or redis+unix:///path for a socket"
-        )
-    try:
-        return ConnectionPool.from_url(
-            url.removeprefix("redis+"),
-            max_connections=_MAX_CONNECTIONS,
-            # One trip less to connect with each: no HELLO, no CLIENT SETINFO.
-            protocol=2,
-            **_NO_SETINFO,
-            # One deadline a call: a socket timeout is a task for every command on Python 3.11.
-            socket_timeout=None,
-            socket_connect_timeout=_CONNECT_TIMEOUT,
-        )
-    except Exception:
-        # Not chained, and not quoted: the message may hold a piece of a password.
-        raise ConfigurationError(
-            "redis-py cannot read that URL: check the port, percent-encode special characters in "
-            "user and password, and see redis.asyncio.Redis.from_url for the options"
-        ) from None
-
-
-def _pool_of(client: object) -> ConnectionPool:
-    """Return the pool of a client that somebody else owns; refuse what cannot work."""
-    if not isinstance(client, Redis):
-        kind = f"{type(client).__module__}.{type(client).__qualname__}"
-        if isinstance(client, type):
-            kind = f"the class {client.__qualname__}"
-        raise ConfigurationError(
-            f"RedisStore takes a redis.asyncio.Redis or a URL, not {kind}: write "
-            "RedisStore('redis://localhost:6379/0') or "
-            "RedisStore(redis.asyncio.Redis(host='localhost'))"
-        )
-    pool = client.connection_pool
-    _refuse_text(pool)
-    return pool
-
-
-def _refuse_text(pool: ConnectionPool) -> None:
-    if pool.connection_kwargs.get("decode_responses"):
-        raise ConfigurationError(
-            "RedisStore stores bytes, and this client turns answers into text: leave out "
-            "decode_responses=True, or give the store a client of its own"
-        )
-
-
-def _without_secrets(url: str) -> str:
-    """Return `url` without user, password and options, for people to read."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _abandon(lane: _Lane) -> None:
-    """Drop connections whose event loop was closed under them.
-
-    Their streams can be closed only by that loop. So the sockets are closed here, and taken away
-    from the objects that would otherwise warn that nobody did.
-    """
-    if lane.guard is None:
-        return
-    pool = lane.pool
-    for connection in [*pool._available_connections, *pool._in_use_connections]:
-        writer, connection._writer, connection._reader = connection._writer, None, None
-        transport = getattr(writer, "transport", None)
-        sock = getattr(transport, "_sock", None)
-        if sock is not None:
-            sock.close()
-            with contextlib.suppress(AttributeError):
-                transport._sock = None  # type: ignore[union-attr]

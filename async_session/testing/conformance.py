@@ -401,7 +401,7 @@ async def _race(store: SessionStore, key: str, match: Match | bytes) -> list[byt
     return won
 
 
-async def _cancel_everywhere(  # noqa: PLR0917
+async def _cancel_everywhere(
     store: SessionStore,
     way: str,
     call: Callable[[], Coroutine[Any, Any, object]],
