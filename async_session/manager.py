@@ -219,10 +219,12 @@ class SessionManager:
         """Return what is to be written; None if there is nothing new to write."""
         if rule.store is rules.Store.WRITE:
             return self._codec.encode(dict(dict.items(session)))
-        # Flask writes the whole cookie at a refresh, with what was changed in place.
-        looks = self.policy.detect_mutation or rule.store is rules.Store.REFRESH
+        # Flask writes the whole cookie at a refresh, with what was changed in place, or written
+        # and then declared unmodified.
+        refresh = rule.store is rules.Store.REFRESH
+        looks = (self.policy.detect_mutation or refresh) and session._handed_out
         origin = session._origin
-        if origin is None or origin.version is None or not (looks and session._handed_out):
+        if origin is None or origin.version is None or not (looks or (refresh and session._dirty)):
             return None
         if rule.store is rules.Store.END:
             return None

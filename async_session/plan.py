@@ -57,8 +57,7 @@ def rule_for(session: Session, policy: SessionPolicy, *, now: int) -> Rule | Non
         modified=session.modified or (live and intent is not Intent.KEEP),
         loaded=live,
         permanent=permanent,
-        due=live
-        and permanent
+        due=permanent
         and policy.refresh_each_request
         and policy.refresh_due(written=origin.written if origin else 0, now=now),
     )

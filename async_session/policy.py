@@ -73,7 +73,8 @@ RULES = (
     #    state                          E      M      L      P      D      cookie              vary              store
     Rule("not E, M, not P",             False, True,  None,  False, None,  Cookie.SET,         Vary.YES,         Store.WRITE),
     Rule("not E, M, P",                 False, True,  None,  True,  None,  Cookie.SET_EXPIRES, Vary.YES,         Store.WRITE),
-    Rule("not E, not M, D",             False, False, True,  True,  True,  Cookie.SET_EXPIRES, Vary.YES,         Store.REFRESH),
+    Rule("not E, not M, D, loaded",     False, False, True,  True,  True,  Cookie.SET_EXPIRES, Vary.YES,         Store.REFRESH),
+    Rule("not E, not M, D, new",        False, False, False, True,  True,  Cookie.SET_EXPIRES, Vary.YES,         Store.WRITE),
     Rule("not E, not M, otherwise",     False, False, None,  None,  None,  Cookie.NONE,        Vary.IF_ACCESSED, Store.NONE),
     Rule("E, M, loaded",                True,  True,  True,  None,  None,  Cookie.DELETE,      Vary.YES,         Store.END),
     Rule("E, M, new",                   True,  True,  False, None,  None,  Cookie.DELETE,      Vary.YES,         Store.NONE),
