@@ -38,17 +38,17 @@ class _WriteRefusing(Session):
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
     login = regenerate = logout = save = mark_modified = _refuse
 
+    def __repr__(self) -> str:
+        return "<Session unavailable>"
+
 
 class _Refusing(_WriteRefusing):
-    """Nothing can be read either. Its repr can be seen: debuggers and loggers ask for it."""
+    """Nothing can be read either, but its repr: debuggers and loggers ask for that."""
 
     _refuse = _WriteRefusing._refuse
 
     __getitem__ = get = __contains__ = __len__ = __iter__ = __reversed__ = _refuse
     keys = values = items = copy = __eq__ = __ne__ = __or__ = __ror__ = _refuse
     new = property(_refuse)  # pyright: ignore[reportIncompatibleMethodOverride]
-    owner = property(_refuse)  # pyright: ignore[reportIncompatibleMethodOverride]
-    permanent = property(_refuse)  # pyright: ignore[reportIncompatibleMethodOverride]
-
-    def __repr__(self) -> str:
-        return "<Session unavailable>"
+    owner = property(_refuse, _refuse)  # pyright: ignore[reportIncompatibleMethodOverride]
+    permanent = property(_refuse, _refuse)  # pyright: ignore[reportIncompatibleMethodOverride]
