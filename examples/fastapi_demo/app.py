@@ -12,7 +12,7 @@ from fastapi import FastAPI, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.templating import Jinja2Templates
 
-from async_session import Session, StoreError, StoreUnavailable
+from async_session import Session, StoreError
 from async_session.starlette import SessionMiddleware, get_session
 from async_session.stores.filesystem import FileSystemStore
 
@@ -51,6 +51,8 @@ app.add_middleware(
     session_cookie=COOKIE,
     store=store,
     policy=POLICY,
+    # A session lives for two weeks from its last change. True: from its last use, for a write each.
+    refresh_each_request=False,
     # This demo runs on http://127.0.0.1. Behind HTTPS, which is everywhere else, write True.
     https_only=False,
     # same_site="lax" is the default: no form on another site can send this cookie. That, and
@@ -137,7 +139,7 @@ async def under_the_hood(request: Request) -> HTMLResponse:
     return page(request, "hood.html", session=session, hood=hood, sent_cookie=bool(cookie))
 
 
-@app.exception_handler(StoreUnavailable)
+@app.exception_handler(StoreError)
 async def store_unavailable(request: Request, error: Exception) -> HTMLResponse:
     """Answer for a session that cannot be read: its first use in a route raises this."""
     response = page(request, "sorry.html", status=503)
@@ -147,7 +149,10 @@ async def store_unavailable(request: Request, error: Exception) -> HTMLResponse:
 
 @app.exception_handler(500)
 async def failed(request: Request, error: Exception) -> HTMLResponse:
-    """Answer for a session that cannot be written, which comes to light behind the route."""
-    if isinstance(error, StoreError):
+    """Answer for a session that cannot be written: its route is over when that comes to light.
+
+    Starlette then finds a handler that it can no longer call, and says so in an error of its own.
+    """
+    if isinstance(error, StoreError) or isinstance(error.__cause__, StoreError):
         return await store_unavailable(request, error)
     return page(request, "sorry.html", status=500, broken=True)

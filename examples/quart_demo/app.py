@@ -11,7 +11,7 @@ from quart import Quart, Response, flash, get_flashed_messages, redirect, render
 from werkzeug.exceptions import InternalServerError
 from werkzeug.wrappers import Response as Redirect
 
-from async_session import Session, StoreError, StoreUnavailable
+from async_session import Session, StoreError
 from async_session.quart import QuartSession
 from async_session.stores.filesystem import FileSystemStore
 
@@ -122,7 +122,7 @@ async def under_the_hood() -> Response:
     return await page("hood.html", session=session, hood=hood, sent_cookie=bool(cookie))
 
 
-@app.errorhandler(StoreUnavailable)
+@app.errorhandler(StoreError)
 async def store_unavailable(error: Exception) -> Response:
     """Answer for a session that cannot be read: its first use in a route raises this."""
     response = await page("sorry.html", status=503)
@@ -132,7 +132,7 @@ async def store_unavailable(error: Exception) -> Response:
 
 @app.errorhandler(500)
 async def failed(error: InternalServerError) -> Response:
-    """Answer for a session that cannot be written, which comes to light behind the route."""
+    """Answer for a session that cannot be written: its route is over when that comes to light."""
     if isinstance(error.original_exception, StoreError):
         return await store_unavailable(error.original_exception)
     return await page("sorry.html", status=500, broken=True)
