@@ -18,6 +18,7 @@ from async_session.errors import ConfigurationError, StoreError
 from async_session.stores import _files
 from async_session.stores.base import Match
 from async_session.stores.filesystem import FileSystemStore
+from async_session.testing._cancelling import WAYS_TO_CANCEL, cancelled_at
 
 pytestmark = pytest.mark.anyio
 
@@ -237,7 +238,7 @@ async def test_a_failed_write_leaves_the_old_file_whole(
     await store.save(KEY, OLD, ttl=60)
     broken = Broken(getattr(os, function), number, short=short)
     with monkeypatch.context() as patch:
-        patch.setattr(_files.os, function, broken)
+        patch.setattr(os, function, broken)
         with pytest.raises(StoreError, match=str(directory)) as caught:
             await store.save(KEY, NEW, ttl=60, match=match)
     assert broken.calls
@@ -263,7 +264,7 @@ async def test_a_failed_read_is_not_an_absent_key(
     await store.save(KEY, OLD, ttl=60)
     for number in (errno.EMFILE, errno.EIO, errno.EACCES):
         with monkeypatch.context() as patch:
-            patch.setattr(_files.os, "open", Broken(os.open, number))
+            patch.setattr(os, "open", Broken(os.open, number))
             with pytest.raises(StoreError):
                 await store.open(KEY)
     assert await store.open(KEY) == OLD
@@ -301,7 +302,7 @@ async def test_a_write_waits_for_the_disk_unless_told_otherwise(
         real(fd)
 
     await store.save(KEY, OLD, ttl=60)
-    monkeypatch.setattr(_files.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     await store.save(KEY, NEW, ttl=60)
     assert kinds == ["file", "directory"]
     await store.delete(KEY)
@@ -312,6 +313,28 @@ async def test_a_write_waits_for_the_disk_unless_told_otherwise(
     await careless.delete(KEY)
     assert kinds == []
     await careless.aclose()
+
+
+@pytest.mark.parametrize("verb", ["write", "remove"])
+@pytest.mark.parametrize("way", WAYS_TO_CANCEL)
+async def test_a_cancelled_change_ends_with_its_thread(
+    store: FileSystemStore, monkeypatch: pytest.MonkeyPatch, verb: str, way: str
+) -> None:
+    # A thread cannot be stopped: a change that landed later could undo somebody's logout.
+    ended: list[str] = []
+    real = getattr(store._records, verb)
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.05)
+        ended.append(verb)
+        return real(*args)
+
+    await store.save(KEY, OLD, ttl=60)
+    monkeypatch.setattr(store._records, verb, slow)
+    call = store.save(KEY, NEW, ttl=60) if verb == "write" else store.delete(KEY)
+    assert await cancelled_at(call, 0, way)
+    assert ended == [verb]
+    assert await store.open(KEY) == (NEW if verb == "write" else None)
 
 
 async def test_one_hop_a_call(store: FileSystemStore, monkeypatch: pytest.MonkeyPatch) -> None:

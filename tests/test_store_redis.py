@@ -214,7 +214,7 @@ async def test_no_exception_of_the_driver_comes_through(
 async def test_a_key_of_another_type_is_an_error(redis_url: str) -> None:
     store = RedisStore(redis_url, prefix="other-type:")
     client = Redis.from_url(redis_url, driver_info=None)
-    await client.hset("other-type:" + KEY, "a", "b")  # type: ignore[misc]
+    await client.hset("other-type:" + KEY, "a", "b")
     with pytest.raises(StoreError, match="Redis refused"):
         await store.open(KEY)
     await client.delete("other-type:" + KEY)
