@@ -76,6 +76,20 @@ async def test_the_expired_go_before_the_living() -> None:
     assert await store.open(key(500)) == value(500)
 
 
+async def test_the_living_stay_also_behind_many_rewrites() -> None:
+    clock = Clock()
+    store = MemoryStore(max_items=3, clock=clock)
+    await store.save(key(0), value(0), ttl=1000)  # the first to be evicted
+    await store.save(key(1), value(1), ttl=5)
+    for number in range(200):
+        await store.save(key(2), value(number), ttl=2)
+    await store.save(key(2), value(2), ttl=1000)
+    clock.now += 6
+    await store.save(key(3), value(3), ttl=1000)
+    found = [await store.open(key(number)) for number in range(4)]
+    assert found == [value(0), None, value(2), value(3)]
+
+
 async def test_what_expired_is_dropped_by_later_saves() -> None:
     clock = Clock()
     store = MemoryStore(clock=clock)
