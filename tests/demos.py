@@ -54,7 +54,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], address: str, log: Path) 
     deadline = time.monotonic() + 20
     while True:
         try:
-            httpx.get(address + "/no-such-page", timeout=1)
+            httpx.get(address, timeout=1)
             return
         except httpx.TransportError:
             if process.poll() is not None or time.monotonic() > deadline:

@@ -70,9 +70,10 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     assert complaints == []
 
 
-def picture(page: Page, name: str) -> None:
+def picture(page: Page, name: str, *, top: str = "body") -> None:
     # One framework's pictures will do: the pages are the same.
     if PICTURES and "FastAPI" in page.inner_text("header"):
+        page.locator(top).evaluate("element => window.scrollTo(0, element.offsetTop - 24)")
         page.screenshot(path=Path(PICTURES) / f"demo-{name}.png")
 
 
@@ -113,6 +114,7 @@ def test_the_whole_way_of_a_visitor(page: Page):
     expect(page.get_by_role("list", name="From the cookie to the record")).to_be_visible()
     expect(page.get_by_role("region", name="The record")).to_contain_text('"count": 3')
     picture(page, "under-the-hood")
+    picture(page, "store-calls", top="section.log")
     page.emulate_media(color_scheme="dark")
     picture(page, "under-the-hood-dark")
 

@@ -20,7 +20,7 @@ from .watch import Watch
 
 #: What browsers do with each attribute.
 MEANINGS = {
-    "Expires": "until when the browser keeps it",
+    "Expires": "kept until then",
     "Max-Age": "the same, in seconds",
     "Secure": "sent over HTTPS only",
     "HttpOnly": "no script on a page can read it",

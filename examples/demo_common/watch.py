@@ -85,7 +85,7 @@ _SENTENCES: dict[tuple[str, ...], str] = {
     ("missing",): "One read, of a record that is not there: the visitor is anonymous.",
     ("tombstone",): "One read, of a tombstone: an ended session stays ended.",
     ("created",): "One write. There was no session, so there was nothing to read.",
-    ("found", "changed"): "One read and one write, which is the least there can be.",
+    ("found", "changed"): "One read and one guarded write: with fewer, an update could be lost.",
     ("found", "ended"): "Signed out: a tombstone keeps late requests from bringing it back.",
     ("found", "created", "replaced"): "A new id for whoever signs in; the old one is dead.",
 }
