@@ -29,6 +29,7 @@ NOX = "nox>=2025.5.1,<2028"
 #: Programs the tests start, and the Debian packages that bring them.
 DEBIAN_PACKAGES = {
     "chromium": "chromium",
+    "memcached": "memcached",
     "redis-server": "redis-server",
 }
 

@@ -67,9 +67,23 @@ def _redis(config: Config) -> SessionStore:
     return RedisStore(client, prefix=config.get("SESSION_KEY_PREFIX", "session:"))
 
 
+def _memcached(config: Config) -> SessionStore:
+    from async_session.stores.memcached import MemcachedStore
+
+    nodes = config.get("SESSION_MEMCACHED") or config.get("SESSION_URI")
+    if nodes is None:
+        raise ConfigurationError(
+            "SESSION_TYPE is 'memcached' and there is no server: set SESSION_MEMCACHED to an "
+            "address such as '127.0.0.1:11211', a list of them, a URL such as "
+            "'memcached://127.0.0.1:11211', or an aiomcache.Client"
+        )
+    return MemcachedStore(nodes, prefix=config.get("SESSION_KEY_PREFIX", "session:"))
+
+
 _STORES: Mapping[str, Callable[[Config], SessionStore | None]] = {
     "null": _null,
     "memory": _memory,
     "filesystem": _filesystem,
     "redis": _redis,
+    "memcached": _memcached,
 }

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
-from servers import RedisServer
+from servers import MemcachedServer, RedisServer, Server
 from stores import EVERYWHERE, STORES
 
 from async_session import SessionStore
 from async_session.stores.base import SupportsClose
+
+S = TypeVar("S", bound=Server)
 
 # Here, before anything imports the kit: its assertions explain themselves as a test's do.
 pytest.register_assert_rewrite("async_session.testing.conformance")
@@ -35,7 +38,31 @@ def own_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     yield from _running(RedisServer(tmp_path))
 
 
-def _running(server: RedisServer) -> Iterator[RedisServer]:
+@pytest.fixture(scope="session")
+def memcached_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One memcached for all tests that only use it."""
+    for server in _running(MemcachedServer(tmp_path_factory.mktemp("memcached"))):
+        yield f"memcached://{server.address}"
+
+
+@pytest.fixture
+def own_memcached_server(tmp_path: Path) -> Iterator[MemcachedServer]:
+    """A memcached that the test may kill, restart and freeze."""
+    yield from _running(MemcachedServer(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def memcached_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[MemcachedServer]]:
+    """Three memcached servers for all tests that only use them."""
+    nodes = [MemcachedServer(tmp_path_factory.mktemp("memcached")) for _ in range(3)]
+    with contextlib.ExitStack() as stack:
+        for node in nodes:
+            stack.callback(node.kill)
+            node.start()
+        yield nodes
+
+
+def _running(server: S) -> Iterator[S]:
     server.start()
     try:
         yield server

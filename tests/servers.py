@@ -32,33 +32,26 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class RedisServer:
-    """One redis-server that keeps nothing on disk. `start` it first."""
+class Server:
+    """A server that keeps nothing on disk, on the same port every time. `start` it first."""
 
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
         self.port = free_port()
-        self.socket = directory / "redis.sock"
         self._options = options
+        self._log = directory / f"{type(self).__name__}-{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
     def start(self) -> None:
-        """Start the server, on the same port every time, and wait until it answers."""
+        """Start the server and wait until it answers."""
         assert self._process is None
-        command = [program("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1"]
-        command += ["--unixsocket", str(self.socket), "--dir", str(self.directory)]
-        command += ["--save", "", "--appendonly", "no", "--daemonize", "no", *self._options]
-        with (self.directory / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command(), stdout=log, stderr=log)
         deadline = time.monotonic() + 10
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
                 self.kill()
-                pytest.fail((self.directory / "redis.log").read_text())
+                pytest.fail(self._log.read_text())
             time.sleep(0.005)
 
     def kill(self) -> None:
@@ -83,9 +76,59 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _answers(self) -> bool:
+        raise NotImplementedError
+
+
+class RedisServer(Server):
+    """One redis-server."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        super().__init__(directory, *options)
+        self.socket = directory / "redis.sock"
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def _command(self) -> list[str]:
+        command = [program("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--unixsocket", str(self.socket), "--dir", str(self.directory)]
+        return [*command, "--save", "", "--appendonly", "no", "--daemonize", "no", *self._options]
+
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)) as s:
             s.sendall(b"PING\r\n")
             # -NOAUTH is an answer as well.
             return s.recv(16)[:1] in {b"+", b"-"}
+        return False
+
+
+class MemcachedServer(Server):
+    """One memcached; with `unix`, on a socket in its directory and on no port."""
+
+    def __init__(self, directory: Path, *options: str, unix: bool = False) -> None:
+        super().__init__(directory, *options)
+        self._unix = unix
+
+    @property
+    def address(self) -> str:
+        return str(self.directory / "mc.sock") if self._unix else f"127.0.0.1:{self.port}"
+
+    def _command(self) -> list[str]:
+        where = ["-s", self.address]
+        if not self._unix:
+            where = ["-l", "127.0.0.1", "-p", str(self.port), "-U", "0"]
+        who = ["-u", "root"] if os.geteuid() == 0 else []
+        return [program("memcached"), "-t", "2", *where, *who, *self._options]
+
+    def _answers(self) -> bool:
+        family = socket.AF_UNIX if self._unix else socket.AF_INET
+        with contextlib.suppress(OSError), socket.socket(family) as s:
+            s.connect(self.address if self._unix else ("127.0.0.1", self.port))
+            s.sendall(b"version\r\n")
+            return s.recv(16)[:7] == b"VERSION"
         return False

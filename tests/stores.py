@@ -9,6 +9,7 @@ import pytest
 
 from async_session import SessionStore
 from async_session.stores.filesystem import FileSystemStore
+from async_session.stores.memcached import MemcachedStore
 from async_session.stores.memory import MemoryStore
 from async_session.stores.redis import RedisStore
 
@@ -26,7 +27,15 @@ def redis(request: pytest.FixtureRequest) -> RedisStore:
     return RedisStore(request.getfixturevalue("redis_url"))
 
 
-#: How to make each store. Memory and files run on trio, too.
-STORES: dict[str, Callable[[pytest.FixtureRequest], SessionStore]] = {"memory": memory, "files": files, "redis": redis}
-EVERYWHERE = {"memory", "files"}
+def memcached(request: pytest.FixtureRequest) -> MemcachedStore:
+    return MemcachedStore(request.getfixturevalue("memcached_url"))
 
+
+#: How to make each store. Memory and files run on trio, too.
+STORES: dict[str, Callable[[pytest.FixtureRequest], SessionStore]] = {
+    "memory": memory,
+    "files": files,
+    "memcached": memcached,
+    "redis": redis,
+}
+EVERYWHERE = {"memory", "files"}

@@ -68,6 +68,7 @@ THIRD_PARTY = {
     "markupsafe": {"_tags", "serializers"},
     # drivers: each in its own store
     "aiofiles": {"stores.filesystem"},
+    "aiomcache": {"stores._memcached"},
     "redis": {"stores.redis", "stores._redis"},
     # tools
     "httpx": {"testing"},

@@ -6,10 +6,13 @@ import functools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiomcache
 import pytest
 from redis.asyncio import Redis
+from servers import MemcachedServer
 
 from async_session.stores.filesystem import FileSystemStore
+from async_session.stores.memcached import MemcachedStore
 from async_session.stores.memory import MemoryStore
 from async_session.stores.redis import RedisStore
 from async_session.testing import StoreConformance
@@ -62,3 +65,29 @@ class TestRedisByClient(StoreConformance):
     @pytest.fixture
     def factory(self, redis_url: str) -> functools.partial[RedisStore]:
         return functools.partial(RedisStore, redis_url, prefix="client:", timeout=5)
+
+
+class TestMemcachedByURL(StoreConformance):
+    @pytest.fixture
+    async def store(self, memcached_url: str) -> AsyncIterator[MemcachedStore]:
+        store = MemcachedStore(memcached_url, timeout=5)
+        yield store
+        await store.aclose()
+
+    @pytest.fixture
+    def factory(self, memcached_url: str) -> functools.partial[MemcachedStore]:
+        return functools.partial(MemcachedStore, memcached_url, timeout=5)
+
+
+class TestMemcachedOnThreeNodes(StoreConformance):
+    @pytest.fixture
+    async def store(self, memcached_nodes: list[MemcachedServer]) -> AsyncIterator[MemcachedStore]:
+        clients = [aiomcache.Client("127.0.0.1", node.port) for node in memcached_nodes]
+        store = MemcachedStore(clients, prefix="nodes:", timeout=5)
+        yield store
+        await store.aclose()
+
+    @pytest.fixture
+    def factory(self, memcached_nodes: list[MemcachedServer]) -> functools.partial[MemcachedStore]:
+        addresses = [node.address for node in memcached_nodes]
+        return functools.partial(MemcachedStore, addresses, prefix="nodes:", timeout=5)

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from async_session.errors import ConfigurationError
 from async_session.stores.base import SessionStore
 from async_session.stores.filesystem import FileSystemStore
+from async_session.stores.memcached import MemcachedStore
 from async_session.stores.memory import MemoryStore
 from async_session.stores.redis import RedisStore
 from async_session.stores.urls import as_store, store_from_url
@@ -27,6 +28,11 @@ from async_session.testing import FaultyStore, RecordingStore
         ("file:///var/my%20app%3F", FileSystemStore, "FileSystemStore('/var/my app?')"),
         ("redis://h:1/2", RedisStore, "RedisStore('redis://h:1/2', prefix='session:')"),
         ("rediss://u:p@h", RedisStore, "RedisStore('rediss://h', prefix='session:')"),
+        (
+            "memcached://H,b:1",
+            MemcachedStore,
+            "MemcachedStore('memcached://h:11211,b:1', prefix='session:')",
+        ),
         ("redis+unix:///s", RedisStore, "RedisStore('redis+unix:///s', prefix='session:')"),
     ],
 )
@@ -43,7 +49,7 @@ def test_what_a_url_makes(url: str, kind: type, shown: str) -> None:
 def test_an_unknown_scheme_lists_the_known(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         store_from_url(url)
-    known = "file://, memory://, redis://, redis+unix://, rediss://"
+    known = "file://, memcached://, memory://, redis://, redis+unix://, rediss://"
     assert all(scheme in str(caught.value) for scheme in known.split(", "))
     assert "s3cret" not in str(caught.value)
 
@@ -89,7 +95,7 @@ def test_no_driver_is_loaded_before_it_is_asked_for() -> None:
     script = (
         "import sys, async_session.stores.urls, async_session.testing as t\n"
         "async_session.stores.urls.store_from_url('memory://')\n"
-        "print(sorted({'redis', 'aiofiles', 'pytest', 'motor'} & set(sys.modules)))"
+        "print(sorted({'redis', 'aiomcache', 'aiofiles', 'pytest', 'motor'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
@@ -97,7 +103,11 @@ def test_no_driver_is_loaded_before_it_is_asked_for() -> None:
 
 @pytest.mark.parametrize(
     ("module", "url", "extra"),
-    [("redis", "redis://h", "redis"), ("aiofiles.os", "file:///a", "filesystem")],
+    [
+        ("aiomcache", "memcached://h", "memcached"),
+        ("redis", "redis://h", "redis"),
+        ("aiofiles.os", "file:///a", "filesystem"),
+    ],
 )
 def test_a_missing_driver_names_its_extra(module: str, url: str, extra: str) -> None:
     script = (
@@ -115,6 +125,7 @@ def test_ours_are_stores_to_a_type_checker_and_at_run_time() -> None:
     stores: list[SessionStore] = [
         MemoryStore(),
         FileSystemStore("/var/lib/app"),
+        MemcachedStore("localhost"),
         RedisStore("redis://localhost"),
     ]
     assert all(isinstance(store, SessionStore) for store in stores)

@@ -21,6 +21,8 @@ def store_from_url(url: str) -> SessionStore:
     ``file:///absolute/directory``           `FileSystemStore`
     ``redis://``, ``rediss://`` (TLS),       `RedisStore`
     ``redis+unix:///path/to/socket``
+    ``memcached://a:11211,b:11211``,         `MemcachedStore`
+    ``memcached:///path/to/socket``
     =======================================  ==================
 
     Raises:
@@ -64,6 +66,7 @@ def _is_async(value: object, verb: str) -> bool:
 
 #: The package an object comes from, and what to write instead of it.
 _INSTEAD = {
+    "aiomcache": "MemcachedStore(client), from async_session.stores.memcached",
     "redis": "RedisStore(client), from async_session.stores.redis",
     "valkey": "RedisStore(client), from async_session.stores.redis",
     "pathlib": "FileSystemStore(path), from async_session.stores.filesystem",
@@ -108,8 +111,15 @@ def _redis(url: str) -> SessionStore:
     return RedisStore(url)
 
 
+def _memcached(url: str) -> SessionStore:
+    from .memcached import MemcachedStore
+
+    return MemcachedStore(url)
+
+
 _BUILDERS: dict[str, Callable[[str], SessionStore]] = {
     "file": _file,
+    "memcached": _memcached,
     "memory": _memory,
     "redis": _redis,
     "redis+unix": _redis,

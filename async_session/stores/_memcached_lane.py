@@ -1,0 +1,106 @@
+"""The way to one memcached node: connects when it is needed, and anew when a connection broke."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, cast
+
+from ..errors import StoreUnavailable
+from ._memcached_link import Link, Lost
+from ._memcached_nodes import Node
+from ._memcached_wire import Reply, Request
+
+__all__ = ["Lane"]
+
+_CONNECT_TIMEOUT: Final = 5.0
+
+
+class Lane:
+    """A node as one event loop uses it: one connection, made when it is needed."""
+
+    def __init__(self, node: Node, timeout: float) -> None:
+        self._node = node
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._link: Link | None = None
+        self._connecting: asyncio.Task[Link | Exception] | None = None
+        self._closed = False
+
+    async def ask(self, request: Request, until: float, *, again: bool = False) -> Reply:
+        """Send `request` and return its reply, by the loop's time `until`.
+
+        With `again`, a request whose connection breaks is sent once more, on a new one.
+
+        Raises:
+            StoreUnavailable: the node cannot be reached, or did not answer in time.
+        """
+        link = self._link
+        if link is None or not link.ready:
+            link = await self._ready_link(until)
+        answer = await link.send(request, until)
+        if isinstance(answer, Lost) and answer.broken and again:
+            answer = await (await self._ready_link(until)).send(request, until)
+        if isinstance(answer, Lost):
+            raise self._unavailable(answer.why) from answer.cause
+        return answer
+
+    async def _ready_link(self, until: float) -> Link:
+        """Return a connection that takes more; wait until then for one."""
+        try:
+            async with asyncio.timeout_at(until):
+                if self._link is None or self._link.lost is not None:
+                    await self._connected()
+                link = cast("Link", self._link)
+                while not link.ready and link.lost is None:
+                    await link.writable()
+                return link  # if it was lost meanwhile, it says so itself
+        except TimeoutError as exc:
+            raise self._unavailable(f"no connection within {self._timeout:g} s") from exc
+
+    async def _connected(self) -> None:
+        # One attempt for all who wait, in a task of its own: it goes on when a caller gives up, so
+        # that a network which is slow to connect is reached by a later call.
+        if self._closed:
+            raise self._unavailable("the store was closed")
+        if self._connecting is None:
+            self._connecting = self._loop.create_task(self._connect())
+            self._connecting.add_done_callback(self._after_connecting)
+        task = self._connecting
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise self._unavailable("the store was closed")
+        found = task.result()
+        if isinstance(found, Exception):
+            why = str(found) or f"no connection within {_CONNECT_TIMEOUT:g} s"
+            raise self._unavailable(why) from found
+
+    async def _connect(self) -> Link | Exception:
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
+                return await self._node.connect(lambda: Link(self._timeout))
+        except Exception as exc:
+            return exc
+
+    def _after_connecting(self, task: asyncio.Task[Link | Exception]) -> None:
+        self._connecting = None
+        # Kept here: whoever waited for it may have given up.
+        if not task.cancelled() and isinstance(found := task.result(), Link):
+            self._link = found
+
+    async def aclose(self) -> None:
+        """Close the connection for good; calls that wait for it fail."""
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        if self._link is not None:
+            self._link.drop("the store was closed")
+            await self._link.closed
+
+    def abandon(self) -> None:
+        """Drop the connection of an event loop that was closed."""
+        if self._link is not None:
+            self._link.abandon()
+
+    def _unavailable(self, why: str) -> StoreUnavailable:
+        return StoreUnavailable(f"memcached at {self._node.name} is not available: {why}")

@@ -1,0 +1,176 @@
+"""A connection to memcached that many calls share.
+
+A call writes its request at once and waits for a plain future; replies come in the order of the
+requests, and each goes to the call at the head of the line. So nothing that happens to a caller
+can harm the connection: a cancelled call's reply is read and thrown away when its turn comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import Any, Final, NamedTuple, cast
+
+from ._memcached_wire import OutOfStep, Replies, Reply, Request, check
+
+__all__ = ["Link", "Lost"]
+
+# A timer may fire this much before its time.
+_TICK: Final = 0.001
+
+
+class Lost(NamedTuple):
+    """What a call gets in place of a reply; an exception nobody takes would be complained about."""
+
+    why: str
+    cause: Exception
+    #: Whether the connection broke: trying again on a new one may help.
+    broken: bool
+
+
+class _Waiting(NamedTuple):
+    request: Request
+    future: asyncio.Future[Reply | Lost]
+    sent: float
+    until: float
+
+
+class Link(asyncio.Protocol):
+    """One connection. Whatever is wrong with it, it is dropped, and all who wait are told."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._line: deque[_Waiting] = deque()
+        self._replies = Replies()
+        self._unsent: list[bytes] = []
+        #: When the server was last heard, and the timer that looks whether it still lives.
+        self._heard = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._resumed: asyncio.Future[None] | None = None
+        #: Whether a request may be sent now.
+        self.ready = False
+        #: Why it cannot be used any more; None as long as it can.
+        self.lost: Lost | None = None
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    async def send(self, request: Request, until: float) -> Reply | Lost:
+        """Send `request`, and wait for what comes: this ends by `until`, and raises nothing."""
+        if self.lost is not None:
+            return self.lost
+        future: asyncio.Future[Reply | Lost] = self._loop.create_future()
+        self._line.append(_Waiting(request, future, self._loop.time(), until))
+        if not self._unsent:
+            # The requests of one turn of the loop go out in one piece.
+            self._loop.call_soon(self._flush)
+        self._unsent.append(request.data)
+        self._watch_at(until)
+        return await future
+
+    async def writable(self) -> None:
+        """Wait until the server has taken what was sent, or the connection is lost."""
+        if self._resumed is None:
+            self._resumed = self._loop.create_future()
+        await asyncio.wait([self._resumed])
+
+    def drop(self, why: str, cause: Exception | None = None) -> None:
+        """Give the connection up; nothing that was not sent yet will be."""
+        if self.lost is None:
+            self.lost = Lost(why, cause or ConnectionError(why), broken=True)
+            self.ready = False
+            if self._timer is not None:
+                self._timer.cancel()
+            self._unsent.clear()
+            while self._line:
+                _settle(self._line.popleft(), self.lost)
+            self._resume()
+            if self._transport is not None:
+                self._transport.abort()
+
+    def abandon(self) -> None:
+        """Close the socket of an event loop that was closed, which only the loop itself could."""
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        with contextlib.suppress(RuntimeError):  # marks it as closing, then misses its loop
+            transport.abort()
+        raw: Any = getattr(getattr(transport, "_ssl_protocol", None), "_transport", transport)
+        if getattr(raw, "_sock", None) is not None:
+            raw._sock.close()
+            raw._sock = None  # it would warn that nobody closed it
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.ready = True
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
+        self._replies.feed(data)
+        try:
+            while self.lost is None and (reply := self._replies.next()) is not None:
+                if not self._line:
+                    raise OutOfStep("it spoke without being asked")
+                check(self._line[0].request, reply)
+                _settle(self._line.popleft(), reply)
+        except OutOfStep as exc:
+            self.drop(str(exc), exc)
+
+    def eof_received(self) -> None:
+        self.drop("it closed the connection")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.drop(str(exc or "") or "the connection was lost", exc)
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        self.ready = False
+
+    def resume_writing(self) -> None:
+        self.ready = self.lost is None
+        self._resume()
+
+    # What happens later.
+
+    def _flush(self) -> None:
+        if self.lost is None and self._transport is not None:
+            self._transport.write(b"".join(self._unsent))
+            self._unsent.clear()
+
+    def _watch_at(self, when: float) -> None:
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._watch)
+
+    def _watch(self) -> None:
+        """Let calls end in time; drop a connection on which nothing moves."""
+        self._timer = None
+        if not self._line:
+            return
+        now = self._loop.time() + _TICK
+        late = Lost(f"no answer within {self._timeout:g} s", TimeoutError(), broken=False)
+        for waiting in self._line:
+            if waiting.until <= now:
+                _settle(waiting, late)
+        silent_until = max(self._heard, self._line[0].sent) + self._timeout
+        if silent_until <= now:
+            self.drop(late.why, late.cause)
+            return
+        self._watch_at(min((w.until for w in self._line if w.until > now), default=silent_until))
+
+    def _resume(self) -> None:
+        if self._resumed is not None:
+            self._resumed.set_result(None)
+            self._resumed = None
+
+
+def _settle(waiting: _Waiting, answer: Reply | Lost) -> None:
+    # A call that was cancelled, or has ended, takes no answer any more.
+    if not waiting.future.done():
+        waiting.future.set_result(answer)
