@@ -222,7 +222,7 @@ def _write_escaped(value: dict[str, object], pack: Pack) -> object:
 
 def _read_escaped(wire: dict[Any, object]) -> object:
     ((key, value),) = wire.items()
-    if type(key) is not str or not key.endswith("__") or key[:-2] not in BY_NAME:
+    if not key.endswith("__") or key[:-2] not in BY_NAME:
         raise ValueError("an escape with nothing to escape")
     return {key[:-2]: value}
 

@@ -28,11 +28,12 @@ from copy import deepcopy
 from decimal import Decimal
 from typing import Any, TypeAlias, TypeVar
 
-__all__ = ["Resolver", "add", "append", "changed_keys", "three_way", "union"]
+__all__ = ["Encode", "Resolver", "add", "append", "changed_keys", "three_way", "union"]
 
 #: Decides about a key that both sides changed: `(base, mine, theirs) -> value`. To be pure: it may
 #: be asked again, about newer values, when the save is refused once more.
 Resolver: TypeAlias = Callable[[Any, Any, Any], object]
+#: Returns bytes that are equal for two values only if these are stored alike.
 Encode: TypeAlias = Callable[[object], bytes]
 
 Number = TypeVar("Number", int, float, Decimal)

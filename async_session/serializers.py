@@ -211,9 +211,7 @@ class _Packer:
             raise Unstorable(f"holds {what}{place}: store plain data, e.g. its id")
         self._check(kind, depth)
         tag = next(tag for tag in BY_KIND[kind] if tag.applies(value))
-        # A leaf that packs (the text of a Markup) is no level of its own.
-        below = depth + (kind in CONTAINERS)
-        wire = tag.write(value, partial(self.pack, depth=below, inside=kind))
+        wire = tag.write(value, partial(self.pack, depth=depth + 1, inside=kind))
         return {tag.name: wire} if tag.name else wire
 
     def _check(self, kind: type, depth: int) -> None:

@@ -87,6 +87,7 @@ QUEUES = {
     "I took and added":             ([A], [B], [A, C], [C, B]),
     "they took and added":          ([A], [A, B], [C], [C, B]),
     "both took":                    ([A], ..., ..., ...),
+    "I took, they left it empty":    ([A], ..., [], ...),
     "both took and added":          ([A], [B], [C], [C, B]),
     "I took":                       ([A], ..., [A], ...),
     "they took":                    ([A], [A], ..., ...),
@@ -203,11 +204,14 @@ def test_what_a_resolver_raises_names_the_key():
 def test_the_result_does_not_reach_theirs():
     theirs: Any = {"a": [[1]], "b": [[1]], "c": {"x": [1]}, "d": [[1]], "_flashes": [[1]]}
     before = copy.deepcopy(theirs)
-    base, mine = {"a": []}, {"a": [], "b": [], "c": {"y": 1}, "d": [2], "_flashes": []}
+    base: Any = {"a": []}
+    mine: Any = {"a": [], "b": [], "c": {"y": 1}, "d": [2], "_flashes": []}
     result = three_way(base, mine, theirs, resolvers={"d": lambda base, mine, theirs: theirs})
     assert encode({**result, "b": 0}) == encode({**before, "c": {"y": 1, "x": [1]}, "b": 0})
     for value in [*result["a"], *result["b"], result["c"]["x"], *result["d"], *result["_flashes"]]:
         value.append("changed")
+    assert theirs == before
+    three_way({}, {}, theirs)["_flashes"][0].append("changed")
     assert theirs == before
 
 
