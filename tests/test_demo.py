@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,10 +108,26 @@ def test_the_whole_way_of_a_visitor(demo: Demo, visitor: httpx.Client):
 
 
 def test_a_change_in_place_is_one_read_and_one_write(visitor: httpx.Client):
-    for note in ("one", "two"):
-        response = visitor.post("/notes", data={"note": note}, follow_redirects=False)
+    visitor.post("/notes", data={"note": "one"})
+    response = visitor.post("/notes", data={"note": "two"}, follow_redirects=False)
     assert "set-cookie" not in response.headers
     assert latest_calls(visitor) == ["open", "save"]
+
+
+def test_clicks_at_the_same_moment_all_count(demo: Demo, visitor: httpx.Client):
+    visitor.post("/count")
+    cookie = visitor.cookies["session"]
+
+    def click(number: int) -> None:
+        with demo.visitor(cookie) as tab:
+            tab.post("/count", follow_redirects=False)
+            tab.post("/notes", data={"note": f"note {number}"}, follow_redirects=False)
+
+    with ThreadPoolExecutor(8) as tabs:
+        list(tabs.map(click, range(8)))
+    page = visitor.get("/").text
+    assert count_shown(page) == 9
+    assert sorted(notes_shown(page)) == [f"note {number}" for number in range(8)]
 
 
 def test_under_the_hood_shows_the_record_and_never_the_whole_cookie(
@@ -170,8 +187,9 @@ def test_an_empty_form_is_answered_kindly(visitor: httpx.Client, path: str, text
 
 
 def test_notes_are_bounded(visitor: httpx.Client):
-    for number in range(14):
-        page = visitor.post("/notes", data={"note": f"{number} " + "x" * 500}).text
+    for number in range(12):
+        visitor.post("/notes", data={"note": f"{number} " + "x" * 500})
+    page = visitor.post("/notes", data={"note": "one too many"}).text
     assert "12 notes are enough" in page
     assert all(len(note) == 100 for note in notes_shown(page))
 
