@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from async_session.errors import ConfigurationError
 from async_session.stores.base import SessionStore
+
 from async_session.stores.urls import store_from_url
 
 __all__ = ["DEFAULTS", "store_from_config"]
@@ -80,10 +81,24 @@ def _memcached(config: Config) -> SessionStore:
     return MemcachedStore(nodes, prefix=config.get("SESSION_KEY_PREFIX", "session:"))
 
 
+def _dynamodb(config: Config) -> SessionStore:
+    from async_session.stores.dynamodb import DynamoDBStore
+
+    client = config.get("SESSION_DYNAMODB") or config.get("SESSION_URI")
+    if client is None:
+        raise ConfigurationError(
+            "SESSION_TYPE is 'dynamodb' and there is no client: set SESSION_DYNAMODB to an open "
+            "DynamoDB client of aiobotocore, or to a URL such as "
+            "'dynamodb:///Sessions?region=eu-west-1'"
+        )
+    return DynamoDBStore(client, table=config.get("SESSION_DYNAMODB_TABLE"))
+
+
 _STORES: Mapping[str, Callable[[Config], SessionStore | None]] = {
     "null": _null,
     "memory": _memory,
     "filesystem": _filesystem,
     "redis": _redis,
+    "dynamodb": _dynamodb,
     "memcached": _memcached,
 }

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from async_session.stores.base import SupportsClose
 from blockbuster import BlockBuster, blockbuster_ctx
-from servers import MemcachedServer, RedisServer, Server
+from servers import MemcachedServer, MotoServer, RedisServer, Server
 from stores import EVERYWHERE, STORES
 
 from async_session import SessionStore
-from async_session.stores.base import SupportsClose
 
 S = TypeVar("S", bound=Server)
 
@@ -60,6 +61,22 @@ def memcached_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[M
             stack.callback(node.kill)
             node.start()
         yield nodes
+
+
+@pytest.fixture(scope="session")
+def dynamodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One DynamoDB for all tests that only use it: an emulator, or what DYNAMODB_URL names."""
+    if url := os.environ.get("DYNAMODB_URL"):
+        yield url
+        return
+    for server in _running(MotoServer(tmp_path_factory.mktemp("moto"))):
+        yield server.url
+
+
+@pytest.fixture
+def own_moto_server(tmp_path: Path) -> Iterator[MotoServer]:
+    """An emulator that the test may kill, restart and freeze."""
+    yield from _running(MotoServer(tmp_path))
 
 
 def _running(server: S) -> Iterator[S]:

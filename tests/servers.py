@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -131,4 +133,28 @@ class MemcachedServer(Server):
             s.connect(self.address if self._unix else ("127.0.0.1", self.port))
             s.sendall(b"version\r\n")
             return s.recv(16)[:7] == b"VERSION"
+        return False
+
+
+class MotoServer(Server):
+    """An emulator of DynamoDB, in memory. It knows no permissions and collects nothing."""
+
+    @property
+    def url(self) -> str:
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        return f"dynamodb://testing:s3cret@127.0.0.1:{port}/Sessions?region=eu-west-1"
+
+    def _command(self) -> list[str]:
+        if importlib.util.find_spec("moto") is None:
+            if os.environ.get("CI"):
+                pytest.fail("moto is not installed")
+            pytest.skip("moto is not installed")
+        program = Path(__file__).with_name("moto_server.py")
+        return [sys.executable, str(program), str(self.port), *self._options]
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+            return True
         return False

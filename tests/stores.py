@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from async_session import SessionStore
+from async_session.stores.dynamodb import DynamoDBStore
 from async_session.stores.filesystem import FileSystemStore
 from async_session.stores.memcached import MemcachedStore
 from async_session.stores.memory import MemoryStore
 from async_session.stores.redis import RedisStore
+
+from async_session import SessionStore
 
 
 def memory(request: pytest.FixtureRequest) -> MemoryStore:
@@ -31,9 +32,15 @@ def memcached(request: pytest.FixtureRequest) -> MemcachedStore:
     return MemcachedStore(request.getfixturevalue("memcached_url"))
 
 
+def dynamodb(request: pytest.FixtureRequest) -> DynamoDBStore:
+    # The emulator is slow, and its first answers are the slowest.
+    return DynamoDBStore(request.getfixturevalue("dynamodb_url"), timeout=5)
+
+
 #: How to make each store. Memory and files run on trio, too.
 STORES: dict[str, Callable[[pytest.FixtureRequest], SessionStore]] = {
     "memory": memory,
+    "dynamodb": dynamodb,
     "files": files,
     "memcached": memcached,
     "redis": redis,

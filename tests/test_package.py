@@ -69,6 +69,8 @@ THIRD_PARTY = {
     # drivers: each in its own store
     "aiofiles": {"stores.filesystem"},
     "aiomcache": {"stores._memcached"},
+    "aiobotocore": {"stores.dynamodb", "stores._dynamodb"},
+    "botocore": {"stores._dynamodb"},
     "redis": {"stores.redis", "stores._redis"},
     # tools
     "httpx": {"testing"},

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import aiomcache
 import pytest
-from redis.asyncio import Redis
-from servers import MemcachedServer
-
+from aiobotocore.session import get_session
+from async_session.stores.base import SessionStore
+from async_session.stores.dynamodb import DynamoDBStore
 from async_session.stores.filesystem import FileSystemStore
 from async_session.stores.memcached import MemcachedStore
 from async_session.stores.memory import MemoryStore
 from async_session.stores.redis import RedisStore
 from async_session.testing import StoreConformance
+from redis.asyncio import Redis
+from servers import MemcachedServer
 
 
 class OnBoth(StoreConformance):
@@ -91,3 +93,22 @@ class TestMemcachedOnThreeNodes(StoreConformance):
     def factory(self, memcached_nodes: list[MemcachedServer]) -> functools.partial[MemcachedStore]:
         addresses = [node.address for node in memcached_nodes]
         return functools.partial(MemcachedStore, addresses, prefix="nodes:", timeout=5)
+
+
+class OnDynamoDB(StoreConformance):
+    # It takes 400 KiB and no more. The emulator counts in base64, and takes 300.
+    @pytest.mark.parametrize("size", [16, 17, 4096, 256 * 1024])
+    async def test_a_value_comes_back(self, store: SessionStore, size: int) -> None:
+        await super().test_a_value_comes_back(store, size)
+
+
+class TestDynamoDBByURL(OnDynamoDB):
+    @pytest.fixture
+    async def store(self, dynamodb_url: str) -> AsyncIterator[DynamoDBStore]:
+        store = DynamoDBStore(dynamodb_url, timeout=5)
+        yield store
+        await store.aclose()
+
+    @pytest.fixture
+    def factory(self, dynamodb_url: str) -> functools.partial[DynamoDBStore]:
+        return functools.partial(DynamoDBStore, dynamodb_url, timeout=20)

@@ -23,6 +23,7 @@ def store_from_url(url: str) -> SessionStore:
     ``redis+unix:///path/to/socket``
     ``memcached://a:11211,b:11211``,         `MemcachedStore`
     ``memcached:///path/to/socket``
+    ``dynamodb:///table?region=eu-west-1``   `DynamoDBStore`
     =======================================  ==================
 
     Raises:
@@ -69,6 +70,8 @@ _INSTEAD = {
     "aiomcache": "MemcachedStore(client), from async_session.stores.memcached",
     "redis": "RedisStore(client), from async_session.stores.redis",
     "valkey": "RedisStore(client), from async_session.stores.redis",
+    "aiobotocore": "DynamoDBStore(client), from async_session.stores.dynamodb",
+    "boto3": "DynamoDBStore('dynamodb:///table'), from async_session.stores.dynamodb",
     "pathlib": "FileSystemStore(path), from async_session.stores.filesystem",
     "builtins": 'a URL such as "redis://localhost:6379/0" or "memory://"',
 }
@@ -105,6 +108,12 @@ def _file(url: str) -> SessionStore:
     return FileSystemStore(path)
 
 
+def _dynamodb(url: str) -> SessionStore:
+    from .dynamodb import DynamoDBStore
+
+    return DynamoDBStore(url)
+
+
 def _redis(url: str) -> SessionStore:
     from .redis import RedisStore
 
@@ -118,6 +127,7 @@ def _memcached(url: str) -> SessionStore:
 
 
 _BUILDERS: dict[str, Callable[[str], SessionStore]] = {
+    "dynamodb": _dynamodb,
     "file": _file,
     "memcached": _memcached,
     "memory": _memory,
