@@ -30,6 +30,8 @@ NOX = "nox>=2025.5.1,<2028"
 DEBIAN_PACKAGES = {
     "chromium": "chromium",
     "memcached": "memcached",
+    # Where `postgres` itself is, depends on its version; this one is in PATH.
+    "pg_ctlcluster": "postgresql",
     "redis-server": "redis-server",
 }
 

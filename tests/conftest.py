@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from async_session.stores.base import SupportsClose
 from blockbuster import BlockBuster, blockbuster_ctx
-from servers import MemcachedServer, MotoServer, RedisServer, Server
+from servers import MemcachedServer, MotoServer, PostgreSQLServer, RedisServer, Server
 from stores import EVERYWHERE, STORES
 
 from async_session import SessionStore
@@ -77,6 +77,32 @@ def dynamodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def own_moto_server(tmp_path: Path) -> Iterator[MotoServer]:
     """An emulator that the test may kill, restart and freeze."""
     yield from _running(MotoServer(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """One PostgreSQL for all tests that only use it."""
+    for server in _removed(PostgreSQLServer()):
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def _crashing_postgresql() -> Iterator[PostgreSQLServer]:
+    yield from _removed(PostgreSQLServer())
+
+
+@pytest.fixture
+def own_postgresql_server(_crashing_postgresql: PostgreSQLServer) -> PostgreSQLServer:
+    """A PostgreSQL that the test may kill, restart and freeze. It runs, and holds old data."""
+    _crashing_postgresql.restart()
+    return _crashing_postgresql
+
+
+def _removed(server: PostgreSQLServer) -> Iterator[PostgreSQLServer]:
+    try:
+        yield from _running(server)
+    finally:
+        server.remove()
 
 
 def _running(server: S) -> Iterator[S]:

@@ -10,8 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import IO
+from urllib.parse import quote
 
 import pytest
 
@@ -48,7 +51,7 @@ class Server:
         """Start the server and wait until it answers."""
         assert self._process is None
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command(), stdout=log, stderr=log)
+            self._process = self._run(log)
         deadline = time.monotonic() + 10
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
@@ -77,6 +80,9 @@ class Server:
         """Let a frozen server go on."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+    def _run(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._command(), stdout=log, stderr=log)
 
     def _command(self) -> list[str]:
         raise NotImplementedError
@@ -136,6 +142,117 @@ class MemcachedServer(Server):
         return False
 
 
+class PostgreSQLServer(Server):
+    """One PostgreSQL with user ``app``; it keeps its data until `remove`.
+
+    It refuses to run as root, so root starts it as Debian's user ``postgres``, in a directory that
+    this user can reach.
+    """
+
+    PASSWORD = "s3cret:/@"
+
+    def __init__(self, *options: str) -> None:
+        directory = Path(tempfile.mkdtemp(prefix="async-session-postgresql-"))
+        super().__init__(directory, *options)
+        self._data = directory / "data"
+        self._user = "postgres" if os.geteuid() == 0 else None
+        if self._user:
+            shutil.chown(directory, self._user, self._user)
+
+    @property
+    def url(self) -> str:
+        return self.url_of("app", self.PASSWORD)
+
+    def url_of(self, user: str, password: str, database: str = "postgres") -> str:
+        password = quote(password, safe="")
+        # Without TLS: asyncpg would look for certificates in the home directory.
+        return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}?sslmode=disable"
+
+    def start(self) -> None:
+        if not self._data.exists():
+            self._initdb()
+        super().start()
+
+    def kill(self) -> None:
+        """Crash all of its processes; what it kept stays. Its next start recovers it."""
+        self.freeze()  # so that none starts another meanwhile
+        self._signal(signal.SIGKILL, self._children())
+        super().kill()
+
+    def freeze(self) -> None:
+        if self._process is not None:
+            super().freeze()
+            self._signal(signal.SIGSTOP, self._children())
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT, self._children())
+        super().thaw()
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self.directory)
+
+    def _initdb(self) -> None:
+        secret = self.directory / "password"
+        secret.write_text(self.PASSWORD)
+        if self._user:
+            shutil.chown(secret, self._user)
+        command = [_postgresql_program("initdb"), "-D", str(self._data), "-U", "app", "--no-sync"]
+        command += ["-E", "UTF8", "--locale=C.UTF-8", "--auth-local=trust"]
+        command += ["--auth-host=scram-sha-256", f"--pwfile={secret}"]
+        run = subprocess.run(
+            command, cwd=self.directory, user=self._user, capture_output=True, text=True
+        )
+        if run.returncode:
+            pytest.fail(run.stdout + run.stderr)
+
+    def _run(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        command = [_postgresql_program("postgres"), "-D", str(self._data), "-p", str(self.port)]
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self.directory),
+            # Neither power failures nor long lives are tested here.
+            "fsync": "off",
+            "shared_buffers": "16MB",
+        }
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        return subprocess.Popen(
+            [*command, *self._options],
+            cwd=self.directory,
+            user=self._user,
+            extra_groups=[] if self._user else None,
+            group=self._user,
+            stdout=log,
+            stderr=log,
+        )
+
+    def _answers(self) -> bool:
+        probe = [_postgresql_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        return subprocess.run(probe, check=False).returncode == 0
+
+    def _children(self) -> list[int]:
+        # Each is the leader of a process group of its own.
+        if self._process is None:
+            return []
+        pid = self._process.pid
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+
+    @staticmethod
+    def _signal(signum: int, pids: list[int]) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signum)
+
+
+def _postgresql_program(name: str) -> str:
+    """Return the path of one of PostgreSQL's programs, which Debian keeps out of the PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(found[-1]) if found else program(name)
+
+
 class MotoServer(Server):
     """An emulator of DynamoDB, in memory. It knows no permissions and collects nothing."""
 
@@ -153,6 +270,28 @@ class MotoServer(Server):
             pytest.skip("moto is not installed")
         program = Path(__file__).with_name("moto_server.py")
         return [sys.executable, str(program), str(self.port), *self._options]
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+            return True
+        return False
+
+
+class SecantusServer(Server):
+    """SecantusDB, which speaks MongoDB's protocol. A restart keeps what it stored."""
+
+    @property
+    def url(self) -> str:
+        return f"mongodb://127.0.0.1:{self.port}/app"
+
+    def _command(self) -> list[str]:
+        if importlib.util.find_spec("secantus") is None:
+            if os.environ.get("CI"):
+                pytest.fail("secantusdb is not installed")
+            pytest.skip("secantusdb is not installed")
+        script = Path(__file__).with_name("secantus_server.py")
+        where = [str(self.port), str(self.directory / "secantus")]
+        return [sys.executable, str(script), *where, *self._options]
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from async_session import SessionStore
 from async_session.stores.dynamodb import DynamoDBStore
 from async_session.stores.filesystem import FileSystemStore
 from async_session.stores.memcached import MemcachedStore
 from async_session.stores.memory import MemoryStore
 from async_session.stores.redis import RedisStore
-
-from async_session import SessionStore
+from async_session.stores.sqlalchemy import SQLAlchemyStore
 
 
 def memory(request: pytest.FixtureRequest) -> MemoryStore:
@@ -32,6 +33,15 @@ def memcached(request: pytest.FixtureRequest) -> MemcachedStore:
     return MemcachedStore(request.getfixturevalue("memcached_url"))
 
 
+def sqlite(request: pytest.FixtureRequest) -> SQLAlchemyStore:
+    directory: Path = request.getfixturevalue("tmp_path")
+    return SQLAlchemyStore(f"sqlite:///{directory}/sessions.db")
+
+
+def postgresql(request: pytest.FixtureRequest) -> SQLAlchemyStore:
+    return SQLAlchemyStore(request.getfixturevalue("postgresql_url"))
+
+
 def dynamodb(request: pytest.FixtureRequest) -> DynamoDBStore:
     # The emulator is slow, and its first answers are the slowest.
     return DynamoDBStore(request.getfixturevalue("dynamodb_url"), timeout=5)
@@ -43,6 +53,8 @@ STORES: dict[str, Callable[[pytest.FixtureRequest], SessionStore]] = {
     "dynamodb": dynamodb,
     "files": files,
     "memcached": memcached,
+    "postgresql": postgresql,
     "redis": redis,
+    "sqlite": sqlite,
 }
 EVERYWHERE = {"memory", "files"}

@@ -69,6 +69,7 @@ THIRD_PARTY = {
     # drivers: each in its own store
     "aiofiles": {"stores.filesystem"},
     "aiomcache": {"stores._memcached"},
+    "sqlalchemy": {"stores.sqlalchemy", "stores._sql"},
     "aiobotocore": {"stores.dynamodb", "stores._dynamodb"},
     "botocore": {"stores._dynamodb"},
     "redis": {"stores.redis", "stores._redis"},

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import aiomcache
 import pytest
-from aiobotocore.session import get_session
+from redis.asyncio import Redis
+from servers import MemcachedServer
+from sqlalchemy.ext.asyncio import create_async_engine
+
 from async_session.stores.base import SessionStore
 from async_session.stores.dynamodb import DynamoDBStore
 from async_session.stores.filesystem import FileSystemStore
 from async_session.stores.memcached import MemcachedStore
 from async_session.stores.memory import MemoryStore
 from async_session.stores.redis import RedisStore
+from async_session.stores.sqlalchemy import SQLAlchemyStore
 from async_session.testing import StoreConformance
-from redis.asyncio import Redis
-from servers import MemcachedServer
 
 
 class OnBoth(StoreConformance):
@@ -95,6 +97,26 @@ class TestMemcachedOnThreeNodes(StoreConformance):
         return functools.partial(MemcachedStore, addresses, prefix="nodes:", timeout=5)
 
 
+class TestSQLiteByURL(StoreConformance):
+    @pytest.fixture
+    def factory(self, tmp_path: Path) -> functools.partial[SQLAlchemyStore]:
+        return functools.partial(SQLAlchemyStore, f"sqlite:///{tmp_path}/sessions.db", timeout=5)
+
+    @pytest.fixture
+    async def store(
+        self, factory: functools.partial[SQLAlchemyStore]
+    ) -> AsyncIterator[SQLAlchemyStore]:
+        store = factory()
+        yield store
+        await store.aclose()
+
+
+class TestPostgreSQLByURL(TestSQLiteByURL):
+    @pytest.fixture
+    def factory(self, postgresql_url: str) -> functools.partial[SQLAlchemyStore]:
+        return functools.partial(SQLAlchemyStore, postgresql_url, timeout=5)
+
+
 class OnDynamoDB(StoreConformance):
     # It takes 400 KiB and no more. The emulator counts in base64, and takes 300.
     @pytest.mark.parametrize("size", [16, 17, 4096, 256 * 1024])
@@ -112,3 +134,32 @@ class TestDynamoDBByURL(OnDynamoDB):
     @pytest.fixture
     def factory(self, dynamodb_url: str) -> functools.partial[DynamoDBStore]:
         return functools.partial(DynamoDBStore, dynamodb_url, timeout=20)
+
+
+class OnAnAppsEngine(SQLAlchemyStore):
+    """A store that is given an engine, and the app that owns it."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = create_async_engine(url)
+        super().__init__(self.engine, table="app_sessions", timeout=5)
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self.engine.dispose()
+
+
+class TestSQLiteByEngine(TestSQLiteByURL):
+    @pytest.fixture
+    def factory(self, tmp_path: Path) -> functools.partial[SQLAlchemyStore]:
+        # With the defaults: no WAL, and a sync to the disk with every write. As a URI, because
+        # SQLAlchemy looks a plain path up on the disk, here in the event loop.
+        return functools.partial(
+            OnAnAppsEngine, f"sqlite+aiosqlite:///file:{tmp_path}/app.db?uri=true"
+        )
+
+
+class TestPostgreSQLByEngine(TestSQLiteByURL):
+    @pytest.fixture
+    def factory(self, postgresql_url: str) -> functools.partial[SQLAlchemyStore]:
+        url = postgresql_url.replace("postgresql", "postgresql+asyncpg").replace("sslmode", "ssl")
+        return functools.partial(OnAnAppsEngine, url)

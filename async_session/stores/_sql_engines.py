@@ -1,0 +1,280 @@
+"""Engines of SQLAlchemy: made from a URL, taken from an app, closed or dropped with their loop."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+from urllib.parse import SplitResult, parse_qs, quote, urlsplit
+
+from sqlalchemy import URL, Engine, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
+
+from ..errors import ConfigurationError
+
+__all__ = ["DRIVERS", "EngineSource", "abandon", "check_engine", "connections_of", "from_url"]
+
+#: What we are tested with, by dialect, and the extra that brings it.
+DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
+_EXTRAS: Final = {"sqlite": "sqlalchemy", "postgresql": "postgresql"}
+_WRITE: Final = (
+    "SQLAlchemyStore('sqlite:////var/lib/app/sessions.db'), "
+    "SQLAlchemyStore('postgresql://user:password@host/database') or "
+    "SQLAlchemyStore(create_async_engine('postgresql+asyncpg://...'))"
+)
+_CONNECT_TIMEOUT: Final = 5.0
+# Connections per event loop, when the store makes them. More callers wait for one.
+_READERS: Final = 4
+_SERVER_CONNECTIONS: Final = 10
+
+# What asyncpg reads from a URL, beside user, password, host, port and database.
+_POSTGRESQL_OPTIONS: Final = {
+    "application_name",
+    "host",
+    "passfile",
+    "port",
+    "sslcert",
+    "sslcrl",
+    "sslkey",
+    "sslmode",
+    "sslnegotiation",
+    "sslpassword",
+    "sslrootcert",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "target_session_attrs",
+}
+
+
+class EngineSource(NamedTuple):
+    """How to make an engine, once for every event loop, and how to speak of it."""
+
+    dialect: str
+    make: Callable[[], AsyncEngine]
+    shown: str
+
+
+def from_url(url: str, *, timeout: float) -> EngineSource:
+    """Read a store's URL, without connecting; it needs no event loop yet."""
+    scheme, _, rest = url.partition("://") if "://" in url else ("", "", "")
+    dialect, _, driver = scheme.partition("+")
+    dialect = "postgresql" if dialect == "postgres" else dialect
+    if dialect not in DRIVERS or driver not in {"", DRIVERS[dialect]}:
+        raise ConfigurationError(
+            f"that is no URL of a database that SQLAlchemyStore knows: write {_WRITE}"
+        )
+    _need(dialect)
+    try:
+        parts = urlsplit(f"{dialect}://{rest}")
+        return (_sqlite if dialect == "sqlite" else _postgresql)(parts, timeout)
+    except ConfigurationError:
+        raise
+    except Exception:
+        # Not chained, and not quoted: the message may hold a piece of a password.
+        raise ConfigurationError(
+            f"that URL cannot be read: percent-encode special characters, and write {_WRITE}"
+        ) from None
+
+
+def check_engine(engine: object) -> AsyncEngine:
+    """Return an engine that somebody else owns; refuse what cannot work."""
+    if not isinstance(engine, AsyncEngine):
+        kind = f"{type(engine).__module__}.{type(engine).__qualname__}"
+        if isinstance(engine, type):
+            kind = f"the class {engine.__qualname__}"
+        if isinstance(engine, Engine):
+            kind += ", which blocks the event loop"
+        raise ConfigurationError(
+            f"SQLAlchemyStore takes an AsyncEngine or a URL, not {kind}: write {_WRITE}"
+        )
+    dialect, driver = engine.dialect.name, engine.dialect.driver
+    if DRIVERS.get(dialect) != driver:
+        known = " and ".join(f"{dialect}+{driver}" for dialect, driver in DRIVERS.items())
+        raise ConfigurationError(
+            f"SQLAlchemyStore knows {known}, not {dialect}+{driver}: give it an engine of its own, "
+            "or use another store"
+        )
+    if isinstance(engine.pool, (StaticPool, SingletonThreadPool)):
+        raise ConfigurationError(
+            "all users of this engine share one connection, and so one transaction: write "
+            "SQLAlchemyStore('sqlite:////path/to/a/file.db'), or MemoryStore() in tests"
+        )
+    _need(dialect)
+    return engine
+
+
+def _need(dialect: str) -> None:
+    try:
+        importlib.import_module(DRIVERS[dialect])
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"SQLAlchemyStore needs {DRIVERS[dialect]} for this: "
+            f"pip install 'async_session[{_EXTRAS[dialect]}]'"
+        ) from exc
+    if dialect == "sqlite" and sqlite3.sqlite_version_info < (3, 35):
+        raise ConfigurationError(
+            f"SQLAlchemyStore needs SQLite 3.35, and this Python has {sqlite3.sqlite_version}"
+        )
+
+
+def _sqlite(parts: SplitResult, timeout: float) -> EngineSource:
+    # As SQLAlchemy reads it: what follows the third slash, relative unless it begins with another.
+    path = parts.path.removeprefix("/")
+    if parts.netloc or parts.query or parts.fragment or path in {"", "/", ":memory:"}:
+        raise ConfigurationError(
+            "write 'sqlite:///relative.db' or 'sqlite:////absolute/path.db', without options and "
+            "without a host; for sessions in memory write 'memory://'"
+        )
+    if not os.path.isabs(path):  # now, not when it is used: the working directory may change
+        path = os.path.abspath(path)
+    return EngineSource(
+        "sqlite", functools.partial(_sqlite_engine, path, timeout), f"sqlite:///{path}"
+    )
+
+
+def _sqlite_engine(path: str, timeout: float) -> AsyncEngine:
+    return _own_engine(
+        # As a URI, because SQLAlchemy looks a plain path up on the disk, in the event loop.
+        URL.create("sqlite+aiosqlite", database="file:" + quote(path), query={"uri": "true"}),
+        connections=_READERS + 1,
+        arguments={
+            "factory": functools.partial(_open_file, path),
+            # A little less than a call has: then it is SQLite that says what was the matter.
+            "timeout": timeout * 0.9,
+            "isolation_level": None,
+        },
+    )
+
+
+_making = threading.Lock()
+
+
+def _open_file(path: str, *arguments: Any, **options: Any) -> sqlite3.Connection:
+    """Open the database, in a thread of aiosqlite's."""
+    # Its owner's only, as are the files that SQLite puts beside it. Nobody else in this process
+    # may open it meanwhile: to close a file gives up all locks that the process has on it.
+    with _making, contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.Connection(*arguments, **options)
+    try:
+        ends = time.monotonic() + float(options["timeout"])
+        while not _begin_wal(connection):
+            if time.monotonic() > ends:
+                raise sqlite3.OperationalError("database is locked")
+            time.sleep(0.01)
+        # Safe against a crash of the process, and in WAL mode never corrupt.
+        connection.execute("PRAGMA synchronous=NORMAL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _begin_wal(connection: sqlite3.Connection) -> bool:
+    """Turn the log on; False if others are just doing so, for which SQLite does not wait."""
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
+
+
+def _postgresql(parts: SplitResult, timeout: float) -> EngineSource:
+    options = parse_qs(parts.query, keep_blank_values=True)
+    if unknown := sorted(set(options) - _POSTGRESQL_OPTIONS):
+        raise ConfigurationError(
+            f"a PostgreSQL URL has no option {unknown[0]!r} here: give the store an AsyncEngine of "
+            f"your own for that, or use one of {', '.join(sorted(_POSTGRESQL_OPTIONS))}"
+        )
+    host = parts.netloc.rpartition("@")[2] or "".join(options.get("host", ()))
+    database = parts.path.removeprefix("/")
+    if parts.netloc.count("@") > 1 or "@" in database or "/" in database or parts.fragment:
+        raise ConfigurationError(
+            "percent-encode special characters in user, password and database: %40 for @, %2F for "
+            "/, %3F for ?, %23 for #"
+        )
+    if not host or not database:
+        raise ConfigurationError(
+            f"the URL names no {'host' if database else 'database'}: write "
+            "'postgresql://user:password@host/database', or "
+            "'postgresql://user@/database?host=/run/postgresql' for a socket"
+        )
+    _ = urlsplit(f"//{host.rpartition(',')[2]}").port  # raises if it is no number
+    arguments: dict[str, object] = {
+        "dsn": parts.geturl(),
+        "timeout": _CONNECT_TIMEOUT,
+        "server_settings": {
+            # The server gives up when we do: what was refused as too late does not land later.
+            "statement_timeout": str(int(timeout * 1000)),
+            "default_transaction_isolation": "read committed",
+        },
+    }
+    if "target_session_attrs" not in options:
+        # A standby that still catches up would show what has been ended.
+        arguments["target_session_attrs"] = "read-write"
+    make = functools.partial(
+        _own_engine, "postgresql+asyncpg://", connections=_SERVER_CONNECTIONS, arguments=arguments
+    )
+    return EngineSource(
+        "postgresql", make, f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    )
+
+
+_opened: weakref.WeakKeyDictionary[Engine, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
+
+
+def _own_engine(url: URL | str, *, connections: int, arguments: dict[str, object]) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        connect_args=arguments,
+        pool_size=connections,
+        max_overflow=0,
+        # Every call is one statement: nothing to begin, to commit or to roll back.
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        hide_parameters=True,
+    )
+    opened = _opened[engine.sync_engine] = weakref.WeakSet()
+
+    def note(connection: Any, _record: object) -> None:
+        opened.add(connection.driver_connection)
+
+    event.listen(engine.sync_engine, "connect", note)
+    return engine
+
+
+def connections_of(engine: AsyncEngine) -> list[Any]:
+    """Return the driver's connections that an engine of ours has opened and not yet lost."""
+    return list(_opened.get(engine.sync_engine, ()))
+
+
+def abandon(engine: AsyncEngine) -> None:
+    """Drop connections whose event loop was closed without closing its generators.
+
+    aiosqlite's have a thread, which is told to end. asyncpg's have a stream, which can be closed
+    only by its loop: so its socket is closed here, and taken away from the objects that would
+    otherwise warn that nobody did.
+    """
+    for connection in connections_of(engine):
+        if hasattr(connection, "stop"):
+            connection.stop()
+            continue
+        transport = connection._transport
+        with contextlib.suppress(RuntimeError):  # marks it as closing, then misses its loop
+            connection.terminate()
+        connection._protocol = None
+        raw: Any = getattr(getattr(transport, "_ssl_protocol", None), "_transport", transport)
+        if getattr(raw, "_sock", None) is not None:
+            raw._sock.close()
+            raw._sock = None
+    engine.sync_engine.dispose(close=False)
