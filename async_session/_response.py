@@ -7,7 +7,7 @@ from typing import Any
 
 from async_session._log import log
 from async_session.cookies import CookieOptions, vary_on_cookie
-from async_session.errors import StoreUnavailable
+from async_session.errors import StoreError
 from async_session.manager import SessionManager
 from async_session.plan import CookieAction, cookie_line
 from async_session.session import Session
@@ -48,7 +48,7 @@ class Response:
         if not self._started and message["type"] in _STARTS:
             try:
                 action = await self._manager.commit(self._session)
-            except StoreUnavailable as error:
+            except StoreError as error:
                 # The app's own error handlers cannot be reached from inside send.
                 if message["type"] == "websocket.accept":
                     raise
@@ -82,7 +82,7 @@ class Response:
     def can_refuse(self) -> bool:
         return not self._started and self._scope["type"] == "http"
 
-    async def refuse(self, error: StoreUnavailable) -> None:
+    async def refuse(self, error: StoreError) -> None:
         """Answer 503: what this request was to do to its session was not done."""
         log.error("the session store is unavailable, answered 503: %s", error)
         self._started = self._refused = True

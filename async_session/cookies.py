@@ -206,7 +206,10 @@ def find_cookie(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | No
             for pair in line.split(b";"):
                 key, equals, value = pair.partition(b"=")
                 if equals and key.strip() == name:
-                    return value.strip().strip(b'"').decode("latin-1")
+                    value = value.strip()
+                    if value[:1] == value[-1:] == b'"':
+                        value = value[1:-1]
+                    return value.decode("latin-1")
     return None
 
 

@@ -32,8 +32,9 @@ class _WriteRefusing(Session):
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         self.accessed = True
-        # A new exception each time: one that is raised twice drags its old traceback along.
-        raise type(self._error)(*self._error.args) from self._error
+        # A new exception each time: one that is raised twice drags its old traceback along. And
+        # one class, whatever the store said: an app's handler has one thing to look for.
+        raise StoreUnavailable(*self._error.args) from self._error
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
     login = regenerate = logout = save = mark_modified = _refuse

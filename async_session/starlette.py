@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from async_session._response import ASGIApp, Message, Receive, Response, Scope, Send
 from async_session.cookies import CookieOptions, find_cookie
-from async_session.errors import SessionError, StoreUnavailable
+from async_session.errors import SessionError, StoreError
 from async_session.manager import SessionManager
 from async_session.policy import SessionPolicy
 from async_session.session import Session
@@ -160,7 +160,7 @@ class SessionMiddleware:
         response = Response(self.manager, session, options, scope, send)
         try:
             await self.app(scope, receive, response.send)
-        except StoreUnavailable as error:
+        except StoreError as error:
             if not response.can_refuse():
                 raise
             await response.refuse(error)
