@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from async_session.errors import ConfigurationError
 from async_session.stores.base import SessionStore
-
 from async_session.stores.urls import store_from_url
 
 __all__ = ["DEFAULTS", "store_from_config"]
@@ -94,6 +93,23 @@ def _dynamodb(config: Config) -> SessionStore:
     return DynamoDBStore(client, table=config.get("SESSION_DYNAMODB_TABLE"))
 
 
+def _sqlalchemy(config: Config) -> SessionStore:
+    from async_session.stores.sqlalchemy import SQLAlchemyStore
+
+    engine = config.get("SESSION_SQLALCHEMY") or config.get("SESSION_URI")
+    if engine is None:
+        raise ConfigurationError(
+            "SESSION_TYPE is 'sqlalchemy' and there is no database: set SESSION_SQLALCHEMY to an "
+            "AsyncEngine of SQLAlchemy, or to a URL such as 'sqlite:////var/lib/app/sessions.db' "
+            "or 'postgresql://user:password@host/database'"
+        )
+    return SQLAlchemyStore(
+        engine,
+        table=config.get("SESSION_SQLALCHEMY_TABLE", "sessions"),
+        schema=config.get("SESSION_SQLALCHEMY_SCHEMA"),
+    )
+
+
 _STORES: Mapping[str, Callable[[Config], SessionStore | None]] = {
     "null": _null,
     "memory": _memory,
@@ -101,4 +117,5 @@ _STORES: Mapping[str, Callable[[Config], SessionStore | None]] = {
     "redis": _redis,
     "dynamodb": _dynamodb,
     "memcached": _memcached,
+    "sqlalchemy": _sqlalchemy,
 }

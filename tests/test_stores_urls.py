@@ -16,6 +16,7 @@ from async_session.stores.filesystem import FileSystemStore
 from async_session.stores.memcached import MemcachedStore
 from async_session.stores.memory import MemoryStore
 from async_session.stores.redis import RedisStore
+from async_session.stores.sqlalchemy import SQLAlchemyStore
 from async_session.stores.urls import as_store, store_from_url
 from async_session.testing import FaultyStore, RecordingStore
 
@@ -34,6 +35,12 @@ from async_session.testing import FaultyStore, RecordingStore
             "MemcachedStore('memcached://h:11211,b:1', prefix='session:')",
         ),
         ("redis+unix:///s", RedisStore, "RedisStore('redis+unix:///s', prefix='session:')"),
+        ("sqlite:////a.db", SQLAlchemyStore, "SQLAlchemyStore('sqlite:////a.db', table='sessions')"),
+        (
+            "postgresql://u:p@h/d",
+            SQLAlchemyStore,
+            "SQLAlchemyStore('postgresql://h/d', table='sessions')",
+        ),
     ],
 )
 def test_what_a_url_makes(url: str, kind: type, shown: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from sqlalchemy import Connection, CursorResult, Executable
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import QueuePool
 
 from .._aio import run_to_completion
 from ..errors import StoreError, StoreUnavailable
@@ -59,7 +60,7 @@ class Call(Generic[T]):
         """
         self.given_up = True
         if self.connection is not None:
-            _abort(_driver(self.connection))
+            engines.abort(engines.driver_connection(self.connection))
 
 
 class Lane:
@@ -85,11 +86,13 @@ class Lane:
         self._prepare: Callable[[Connection], None] | None = prepare
         self._preparing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._reads = self._writes = asyncio.Semaphore(len(range(10)) if owned else _CALLERS)
+        # An app's pool has other users, and a queue of its own.
+        connections = cast("QueuePool", engine.pool).size() if owned else _CALLERS
+        self._reads = self._writes = asyncio.Semaphore(connections)
         if engine.dialect.name == "sqlite":
-            # One writes at a time anyway. In a queue they are served in turn and at once; in
-            # SQLite they would poll for its lock, at growing intervals.
-            self._reads = asyncio.Semaphore(4 if owned else _CALLERS)
+            # One writes at a time anyway. Here they are served in turn and at once; in SQLite they
+            # would poll for its lock, at growing intervals.
+            self._reads = asyncio.Semaphore(connections - 1)
             self._writes = asyncio.Semaphore(1)
 
     async def run(self, call: Call[T], seconds: float) -> T:
@@ -129,11 +132,13 @@ class Lane:
             yield
         finally:
             if self._tasks:
-                await asyncio.wait(self._tasks, timeout=_GOODBYE)
+                _, late = await asyncio.wait(self._tasks, timeout=_GOODBYE)
+                for task in late:
+                    task.cancel()
             closing = asyncio.ensure_future(self.engine.dispose())
             await asyncio.wait([closing], timeout=_GOODBYE)
             for connection in engines.connections_of(self.engine):
-                _abort(connection)
+                engines.abort(connection)
             await closing
 
     async def _attempt(self, call: Call[T]) -> T:
@@ -167,7 +172,7 @@ class Lane:
         """Return a connection that its server has not closed, as far as anybody knows."""
         while True:
             connection = await self._connect()
-            if not _is_closed(connection):
+            if not engines.is_closed(connection):
                 return connection
             await connection.invalidate()
             await connection.close()
@@ -185,22 +190,6 @@ async def _result(call: Call[T], task: asyncio.Task[T], seconds: float) -> T:
         call.give_up()
         raise TimeoutError
     return task.result()
-
-
-def _driver(connection: AsyncConnection) -> Any:
-    sync = connection.sync_connection
-    return None if sync is None or sync.invalidated else sync.connection.driver_connection
-
-
-def _is_closed(connection: AsyncConnection) -> bool:
-    is_closed = getattr(_driver(connection), "is_closed", None)
-    return is_closed is not None and is_closed()
-
-
-def _abort(connection: Any) -> None:
-    terminate = getattr(connection, "terminate", None)
-    if terminate is not None:
-        terminate()
 
 
 def _state(exc: DBAPIError) -> str:

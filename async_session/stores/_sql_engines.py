@@ -1,4 +1,4 @@
-"""Engines of SQLAlchemy: made from a URL, taken from an app, closed or dropped with their loop."""
+"""Engines of SQLAlchemy: made for a URL, taken from an app, closed or dropped with their loop."""
 
 from __future__ import annotations
 
@@ -10,22 +10,34 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
-from urllib.parse import SplitResult, parse_qs, quote, urlsplit
+from typing import Any, Final
+from urllib.parse import quote
 
 from sqlalchemy import URL, Engine, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from ..errors import ConfigurationError
 
-__all__ = ["DRIVERS", "EngineSource", "abandon", "check_engine", "connections_of", "from_url"]
+__all__ = [
+    "DRIVERS",
+    "HOW_TO",
+    "abandon",
+    "abort",
+    "check_engine",
+    "connections_of",
+    "driver_connection",
+    "is_closed",
+    "need_driver",
+    "server_engine",
+    "sqlite_engine",
+]
 
 #: What we are tested with, by dialect, and the extra that brings it.
 DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
 _EXTRAS: Final = {"sqlite": "sqlalchemy", "postgresql": "postgresql"}
-_WRITE: Final = (
+#: What to write instead of what cannot work.
+HOW_TO: Final = (
     "SQLAlchemyStore('sqlite:////var/lib/app/sessions.db'), "
     "SQLAlchemyStore('postgresql://user:password@host/database') or "
     "SQLAlchemyStore(create_async_engine('postgresql+asyncpg://...'))"
@@ -34,54 +46,6 @@ _CONNECT_TIMEOUT: Final = 5.0
 # Connections per event loop, when the store makes them. More callers wait for one.
 _READERS: Final = 4
 _SERVER_CONNECTIONS: Final = 10
-
-# What asyncpg reads from a URL, beside user, password, host, port and database.
-_POSTGRESQL_OPTIONS: Final = {
-    "application_name",
-    "host",
-    "passfile",
-    "port",
-    "sslcert",
-    "sslcrl",
-    "sslkey",
-    "sslmode",
-    "sslnegotiation",
-    "sslpassword",
-    "sslrootcert",
-    "ssl_max_protocol_version",
-    "ssl_min_protocol_version",
-    "target_session_attrs",
-}
-
-
-class EngineSource(NamedTuple):
-    """How to make an engine, once for every event loop, and how to speak of it."""
-
-    dialect: str
-    make: Callable[[], AsyncEngine]
-    shown: str
-
-
-def from_url(url: str, *, timeout: float) -> EngineSource:
-    """Read a store's URL, without connecting; it needs no event loop yet."""
-    scheme, _, rest = url.partition("://") if "://" in url else ("", "", "")
-    dialect, _, driver = scheme.partition("+")
-    dialect = "postgresql" if dialect == "postgres" else dialect
-    if dialect not in DRIVERS or driver not in {"", DRIVERS[dialect]}:
-        raise ConfigurationError(
-            f"that is no URL of a database that SQLAlchemyStore knows: write {_WRITE}"
-        )
-    _need(dialect)
-    try:
-        parts = urlsplit(f"{dialect}://{rest}")
-        return (_sqlite if dialect == "sqlite" else _postgresql)(parts, timeout)
-    except ConfigurationError:
-        raise
-    except Exception:
-        # Not chained, and not quoted: the message may hold a piece of a password.
-        raise ConfigurationError(
-            f"that URL cannot be read: percent-encode special characters, and write {_WRITE}"
-        ) from None
 
 
 def check_engine(engine: object) -> AsyncEngine:
@@ -93,7 +57,7 @@ def check_engine(engine: object) -> AsyncEngine:
         if isinstance(engine, Engine):
             kind += ", which blocks the event loop"
         raise ConfigurationError(
-            f"SQLAlchemyStore takes an AsyncEngine or a URL, not {kind}: write {_WRITE}"
+            f"SQLAlchemyStore takes an AsyncEngine or a URL, not {kind}: write {HOW_TO}"
         )
     dialect, driver = engine.dialect.name, engine.dialect.driver
     if DRIVERS.get(dialect) != driver:
@@ -107,11 +71,12 @@ def check_engine(engine: object) -> AsyncEngine:
             "all users of this engine share one connection, and so one transaction: write "
             "SQLAlchemyStore('sqlite:////path/to/a/file.db'), or MemoryStore() in tests"
         )
-    _need(dialect)
+    need_driver(dialect)
     return engine
 
 
-def _need(dialect: str) -> None:
+def need_driver(dialect: str) -> None:
+    """Refuse a dialect whose driver is not here."""
     try:
         importlib.import_module(DRIVERS[dialect])
     except ImportError as exc:
@@ -125,22 +90,8 @@ def _need(dialect: str) -> None:
         )
 
 
-def _sqlite(parts: SplitResult, timeout: float) -> EngineSource:
-    # As SQLAlchemy reads it: what follows the third slash, relative unless it begins with another.
-    path = parts.path.removeprefix("/")
-    if parts.netloc or parts.query or parts.fragment or path in {"", "/", ":memory:"}:
-        raise ConfigurationError(
-            "write 'sqlite:///relative.db' or 'sqlite:////absolute/path.db', without options and "
-            "without a host; for sessions in memory write 'memory://'"
-        )
-    if not os.path.isabs(path):  # now, not when it is used: the working directory may change
-        path = os.path.abspath(path)
-    return EngineSource(
-        "sqlite", functools.partial(_sqlite_engine, path, timeout), f"sqlite:///{path}"
-    )
-
-
-def _sqlite_engine(path: str, timeout: float) -> AsyncEngine:
+def sqlite_engine(path: str, timeout: float) -> AsyncEngine:
+    """Make an engine on the file `path`, which is made with it."""
     return _own_engine(
         # As a URI, because SQLAlchemy looks a plain path up on the disk, in the event loop.
         URL.create("sqlite+aiosqlite", database="file:" + quote(path), query={"uri": "true"}),
@@ -189,44 +140,21 @@ def _begin_wal(connection: sqlite3.Connection) -> bool:
     return True
 
 
-def _postgresql(parts: SplitResult, timeout: float) -> EngineSource:
-    options = parse_qs(parts.query, keep_blank_values=True)
-    if unknown := sorted(set(options) - _POSTGRESQL_OPTIONS):
-        raise ConfigurationError(
-            f"a PostgreSQL URL has no option {unknown[0]!r} here: give the store an AsyncEngine of "
-            f"your own for that, or use one of {', '.join(sorted(_POSTGRESQL_OPTIONS))}"
-        )
-    host = parts.netloc.rpartition("@")[2] or "".join(options.get("host", ()))
-    database = parts.path.removeprefix("/")
-    if parts.netloc.count("@") > 1 or "@" in database or "/" in database or parts.fragment:
-        raise ConfigurationError(
-            "percent-encode special characters in user, password and database: %40 for @, %2F for "
-            "/, %3F for ?, %23 for #"
-        )
-    if not host or not database:
-        raise ConfigurationError(
-            f"the URL names no {'host' if database else 'database'}: write "
-            "'postgresql://user:password@host/database', or "
-            "'postgresql://user@/database?host=/run/postgresql' for a socket"
-        )
-    _ = urlsplit(f"//{host.rpartition(',')[2]}").port  # raises if it is no number
+def server_engine(dsn: str, timeout: float, *, target: str | None) -> AsyncEngine:
+    """Make an engine on PostgreSQL; asyncpg reads `dsn`, and connects to a `target` server only."""
     arguments: dict[str, object] = {
-        "dsn": parts.geturl(),
+        "dsn": dsn,
         "timeout": _CONNECT_TIMEOUT,
         "server_settings": {
             # The server gives up when we do: what was refused as too late does not land later.
-            "statement_timeout": str(int(timeout * 1000)),
+            "statement_timeout": str(max(1, int(timeout * 1000))),
             "default_transaction_isolation": "read committed",
         },
     }
-    if "target_session_attrs" not in options:
-        # A standby that still catches up would show what has been ended.
-        arguments["target_session_attrs"] = "read-write"
-    make = functools.partial(
-        _own_engine, "postgresql+asyncpg://", connections=_SERVER_CONNECTIONS, arguments=arguments
-    )
-    return EngineSource(
-        "postgresql", make, f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    if target is not None:
+        arguments["target_session_attrs"] = target
+    return _own_engine(
+        "postgresql+asyncpg://", connections=_SERVER_CONNECTIONS, arguments=arguments
     )
 
 
@@ -256,6 +184,25 @@ def _own_engine(url: URL | str, *, connections: int, arguments: dict[str, object
 def connections_of(engine: AsyncEngine) -> list[Any]:
     """Return the driver's connections that an engine of ours has opened and not yet lost."""
     return list(_opened.get(engine.sync_engine, ()))
+
+
+def driver_connection(connection: AsyncConnection) -> Any:
+    """Return the driver's connection behind one of SQLAlchemy's; None if it is gone."""
+    sync = connection.sync_connection
+    return None if sync is None or sync.invalidated else sync.connection.driver_connection
+
+
+def is_closed(connection: AsyncConnection) -> bool:
+    """Tell whether the server is known to have closed `connection`."""
+    closed = getattr(driver_connection(connection), "is_closed", None)
+    return closed is not None and closed()
+
+
+def abort(connection: Any) -> None:
+    """Tear a driver's connection down without a word to the server; SQLite's cannot be."""
+    terminate = getattr(connection, "terminate", None)
+    if terminate is not None:
+        terminate()
 
 
 def abandon(engine: AsyncEngine) -> None:

@@ -19,6 +19,7 @@ try:
     from . import _sql_engines as engines
     from ._sql_calls import Call, Lane, translated
     from ._sql_table import Statements, ensure, sessions_table
+    from ._sql_urls import read_url
 except ImportError as exc:
     raise ConfigurationError(
         "SQLAlchemyStore needs SQLAlchemy: pip install 'async_session[sqlalchemy]'"
@@ -77,7 +78,7 @@ class SQLAlchemyStore:
         self._clock = clock
         self._engine: AsyncEngine | None = None
         if isinstance(engine, str):
-            source = engines.from_url(engine, timeout=self.deadline)
+            source = read_url(engine, timeout=self.deadline)
             dialect, self._make, self._shown = source.dialect, source.make, repr(source.shown)
         else:
             self._engine = engines.check_engine(engine)

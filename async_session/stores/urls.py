@@ -24,6 +24,8 @@ def store_from_url(url: str) -> SessionStore:
     ``memcached://a:11211,b:11211``,         `MemcachedStore`
     ``memcached:///path/to/socket``
     ``dynamodb:///table?region=eu-west-1``   `DynamoDBStore`
+    ``sqlite:////absolute/path.db``,         `SQLAlchemyStore`
+    ``postgresql://user:pw@host/database``
     =======================================  ==================
 
     Raises:
@@ -72,6 +74,7 @@ _INSTEAD = {
     "valkey": "RedisStore(client), from async_session.stores.redis",
     "aiobotocore": "DynamoDBStore(client), from async_session.stores.dynamodb",
     "boto3": "DynamoDBStore('dynamodb:///table'), from async_session.stores.dynamodb",
+    "sqlalchemy": "SQLAlchemyStore(engine), from async_session.stores.sqlalchemy",
     "pathlib": "FileSystemStore(path), from async_session.stores.filesystem",
     "builtins": 'a URL such as "redis://localhost:6379/0" or "memory://"',
 }
@@ -126,12 +129,21 @@ def _memcached(url: str) -> SessionStore:
     return MemcachedStore(url)
 
 
+def _sql(url: str) -> SessionStore:
+    from .sqlalchemy import SQLAlchemyStore
+
+    return SQLAlchemyStore(url)
+
+
 _BUILDERS: dict[str, Callable[[str], SessionStore]] = {
     "dynamodb": _dynamodb,
     "file": _file,
     "memcached": _memcached,
     "memory": _memory,
+    "postgres": _sql,
+    "postgresql": _sql,
     "redis": _redis,
     "redis+unix": _redis,
     "rediss": _redis,
+    "sqlite": _sql,
 }
