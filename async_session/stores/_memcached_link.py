@@ -18,6 +18,8 @@ __all__ = ["Link", "Lost"]
 
 # A timer may fire this much before its time.
 _TICK: Final = 0.001
+# Bytes that are not gathered any longer: the transport shall see whether the server takes them.
+_MUCH: Final = 65536
 
 
 class Lost(NamedTuple):
@@ -46,6 +48,7 @@ class Link(asyncio.Protocol):
         self._line: deque[_Waiting] = deque()
         self._replies = Replies()
         self._unsent: list[bytes] = []
+        self._unsent_size = 0
         #: When the server was last heard, and the timer that looks whether it still lives.
         self._heard = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
@@ -65,7 +68,10 @@ class Link(asyncio.Protocol):
         if not self._unsent:
             # The requests of one turn of the loop go out in one piece.
             self._loop.call_soon(self._flush)
-        self._unsent.append(request.data)
+        self._unsent += request.parts
+        self._unsent_size += sum(map(len, request.parts))
+        if self._unsent_size > _MUCH:
+            self._flush()
         self._watch_at(until)
         return await future
 
@@ -140,6 +146,7 @@ class Link(asyncio.Protocol):
         if self.lost is None and self._transport is not None:
             self._transport.write(b"".join(self._unsent))
             self._unsent.clear()
+            self._unsent_size = 0
 
     def _watch_at(self, when: float) -> None:
         if self._timer is not None:

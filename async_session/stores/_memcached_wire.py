@@ -33,7 +33,8 @@ class OutOfStep(Exception):
 class Request(NamedTuple):
     """What to send, and what may come back."""
 
-    data: bytes
+    #: In pieces, so that a value is not copied until it is sent.
+    parts: tuple[bytes, ...]
     key: bytes
     answers: frozenset[bytes]
 
@@ -65,7 +66,7 @@ _WRITTEN: Final = {
 
 def reading(key: bytes, *, with_cas: bool = False) -> Request:
     """Ask for a value; `with_cas`, also for the number that a guarded write needs."""
-    return Request((b"gets " if with_cas else b"get ") + key + _END_OF_LINE, key, _READ)
+    return Request(((b"gets " if with_cas else b"get ") + key + _END_OF_LINE,), key, _READ)
 
 
 def writing(verb: bytes, key: bytes, value: bytes, *, exptime: int, cas: bytes = b"") -> Request:
@@ -73,12 +74,12 @@ def writing(verb: bytes, key: bytes, value: bytes, *, exptime: int, cas: bytes =
     line = b"%b %b 0 %d %d" % (verb, key, exptime, len(value))
     if verb == b"cas":
         line += b" " + cas
-    return Request(b"%b\r\n%b\r\n" % (line, value), key, _WRITTEN[verb])
+    return Request((line + _END_OF_LINE, value, _END_OF_LINE), key, _WRITTEN[verb])
 
 
 def deletion(key: bytes) -> Request:
     """Remove a value."""
-    return Request(b"delete " + key + _END_OF_LINE, key, _DELETED)
+    return Request((b"delete " + key + _END_OF_LINE,), key, _DELETED)
 
 
 def check(request: Request, reply: Reply) -> None:
