@@ -27,6 +27,8 @@ from async_session.stores.urls import as_store
 try:
     from quart import has_request_context, request
     from quart.sessions import SessionInterface, SessionMixin
+
+    from async_session._quart_context import get_session
 except ImportError as error:
     raise ConfigurationError("Quart is missing: pip install 'async_session[quart]'") from error
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from quart.wrappers import BaseRequestWebsocket, Response
     from werkzeug.wrappers import Response as WerkzeugResponse
 
-__all__ = ["QuartSession", "ServerSideSessionInterface"]
+__all__ = ["QuartSession", "ServerSideSessionInterface", "get_session"]
 
 # Quart and Flask know a session by this class; a dict that tells all that it asks is one.
 cast("ABCMeta", SessionMixin).register(Session)
