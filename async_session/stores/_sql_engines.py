@@ -112,8 +112,11 @@ def _open_file(path: str, *arguments: Any, **options: Any) -> sqlite3.Connection
     """Open the database, in a thread of aiosqlite's."""
     # Its owner's only, as are the files that SQLite puts beside it. Nobody else in this process
     # may open it meanwhile: to close a file gives up all locks that the process has on it.
-    with _making, contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        with _making, contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except OSError as exc:
+        raise sqlite3.OperationalError(f"unable to open {path}: {exc.strerror}") from exc
     connection = sqlite3.Connection(*arguments, **options)
     try:
         ends = time.monotonic() + float(options["timeout"])
