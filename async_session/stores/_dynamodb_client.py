@@ -24,7 +24,9 @@ __all__ = ["Target", "abandon", "check_client", "check_table", "client_of", "rea
 
 # Connections per event loop, when the store makes the client. More callers wait for one.
 _MAX_CONNECTIONS: Final = 100
-_CONNECT_TIMEOUT: Final = 5.0
+# Seconds to connect, and to read. The store's own deadline ends a session's call long before; the
+# making of a table may take its time.
+_TIMEOUT: Final = 5.0
 
 _URL_TO_WRITE: Final = (
     "write 'dynamodb:///table?region=eu-west-1' (credentials from the usual AWS places) or "
@@ -162,7 +164,7 @@ def check_client(client: object) -> None:
     )
 
 
-async def client_of(target: Target, *, read_timeout: float) -> AsyncGenerator[AioBaseClient]:
+async def client_of(target: Target) -> AsyncGenerator[AioBaseClient]:
     """Yield an open client, and close it when this generator is closed.
 
     Every runner (`asyncio.run`, anyio, uvicorn, a TestClient that makes a loop a request) closes
@@ -174,8 +176,8 @@ async def client_of(target: Target, *, read_timeout: float) -> AsyncGenerator[Ai
     session.register_component("data_loader", await asyncio.to_thread(_loader))
     await asyncio.to_thread(session.get_scoped_config)
     config = AioConfig(
-        connect_timeout=_CONNECT_TIMEOUT,
-        read_timeout=read_timeout,
+        connect_timeout=_TIMEOUT,
+        read_timeout=_TIMEOUT,
         max_pool_connections=_MAX_CONNECTIONS,
         # Sent again behind the store's back, a conditional write whose answer was lost would be
         # refused by its own value, and a plain one would undo what others wrote meanwhile.
@@ -199,7 +201,7 @@ def _loader() -> Loader:
     loader: Loader = session.get_component("data_loader")
     # The files differ from version to version. A client that is made and thrown away reads all.
     with contextlib.suppress(BotoCoreError):  # of the configuration: the real client will tell
-        nobody = {"aws_access_key_id": "-", "aws_secret_access_key": "-"}
+        nobody: dict[str, Any] = {"aws_access_key_id": "-", "aws_secret_access_key": "-"}
         session.create_client("dynamodb", region_name="eu-west-1", **nobody)
     return loader
 

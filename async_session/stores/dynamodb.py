@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -198,11 +199,10 @@ class DynamoDBStore:
             )
         for loop in [loop for loop in self._lanes if loop.is_closed()]:
             self._lanes.pop(loop).abandon()
-        target, read_timeout = self._target, self.deadline
-        if target is None:
+        if self._target is None:
             lane = Lane(cast("AioBaseClient", self._client), self._see_table)
         else:
-            lane = Lane(lambda: client_of(target, read_timeout=read_timeout), self._see_table)
+            lane = Lane(functools.partial(client_of, self._target), self._see_table)
         self._lanes[running] = lane
         return lane
 
