@@ -6,6 +6,7 @@ it reads is noted as `repr`; a KeyError is noted by its name; anything else leav
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ def reads_data(op: Op) -> bool:
     """Tell whether an op looks at the session's data, and not only at the object or its flags."""
     if op[0] == "read":
         return op[1] not in {"modified", "accessed"}
-    return op[0] not in {"modified", "accessed", "touch_proxy"}
+    return op[0] not in {"modified", "accessed", "touch_proxy", "raise"}
 
 
 class OnPurpose(Exception):
@@ -142,7 +143,7 @@ class Stage:
                 self.saw.append(type(error).__name__)
 
     async def run(self, op: Op, session: Callable[[], Any]) -> None:
-        name, *args = op
+        name, *args = copy.deepcopy(op)  # an app may change what it was given
         try:
             if name in READS:
                 self.saw.append(repr(READS[name](session(), *args)))
