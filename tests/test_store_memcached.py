@@ -222,13 +222,13 @@ async def test_one_attempt_to_connect_serves_all_who_wait(
         return await connect(node, make)
 
     monkeypatch.setattr(Node, "connect", slowly)
-    store = MemcachedStore(own_memcached_server.address, timeout=0.3)
+    store = MemcachedStore(own_memcached_server.address, timeout=0.5)
     for _ in range(2):
         began = time.monotonic()
         many = [call for _ in range(10) for call in calls(store)]
         found = await asyncio.gather(*many, return_exceptions=True)
         assert {type(error) for error in found} == {StoreUnavailable}
-        assert time.monotonic() - began < 0.6
+        assert time.monotonic() - began < 0.8
     # The callers gave up, the attempt did not: the next call has what it brings.
     may_go_on.set()
     assert await store.open(KEY) is None
@@ -364,14 +364,14 @@ async def test_a_slow_network_is_no_outage(own_memcached_server: MemcachedServer
             assert await store.open(KEY) == NEW
         assert proxy.connections == 1
         # Late for one call is not dead: the connection stays, and the late answers are not taken.
-        proxy.delay = 0.15
-        impatient = MemcachedStore(proxy.address, timeout=0.2)
+        proxy.delay = 0.05
+        impatient = MemcachedStore(proxy.address, timeout=0.6)
         values = [OLD + b"%d" % n for n in range(20)]
         keys = [f"{n:064x}" for n in range(20)]
-        for key, value in zip(keys, values, strict=True):
-            await store.save(key, value, ttl=60)
+        saves = (store.save(k, v, ttl=60) for k, v in zip(keys, values, strict=True))
+        assert await asyncio.gather(*saves) == [True] * 20
         answers = 0
-        for delay in (0.05, 0.12, 0.05):
+        for delay in (0.05, 0.35, 0.05):
             proxy.delay = delay
             found = await asyncio.gather(*map(impatient.open, keys), return_exceptions=True)
             for answer, value in zip(found, values, strict=True):
@@ -394,7 +394,7 @@ def keys_of(store: MemcachedStore, name: str, count: int) -> list[str]:
 
 @pytest.mark.anyio
 async def test_a_frozen_node_is_nobody_elses_business(three: list[MemcachedServer]) -> None:
-    store = MemcachedStore([node.address for node in three], timeout=0.4)
+    store = MemcachedStore([node.address for node in three], timeout=0.6)
     frozen, *others = three
     theirs = keys_of(store, frozen.address, 4)
     rest = [key for node in others for key in keys_of(store, node.address, 4)]
@@ -414,7 +414,7 @@ async def test_a_frozen_node_is_nobody_elses_business(three: list[MemcachedServe
         for key in rest:
             assert await store.open(key) == OLD
             assert await store.save(key, NEW, ttl=600, match=OLD[:16]) is True
-        assert time.monotonic() - began < 0.4, "they did not wait for it"
+        assert time.monotonic() - began < 0.6, "they did not wait for it"
     finally:
         frozen.thaw()
     # Now the logout is acknowledged; nothing that was sent before undoes it.
@@ -480,7 +480,7 @@ async def test_no_acknowledged_logout_is_undone_after_a_thaw(
 async def test_an_app_on_three_nodes_of_which_one_is_frozen(
     adapter: str, three: list[MemcachedServer]
 ) -> None:
-    store = MemcachedStore([node.address for node in three], timeout=0.3)
+    store = MemcachedStore([node.address for node in three], timeout=1)
     app = ADAPTERS[adapter](VIEWS, store)
     # Two clients of each node.
     clients: dict[str, list[Client]] = {node.address: [] for node in three}
