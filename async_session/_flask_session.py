@@ -110,6 +110,32 @@ def _sqlalchemy(config: Config) -> SessionStore:
     )
 
 
+def _mongodb(config: Config) -> SessionStore:
+    from async_session.stores import mongodb  # first: it names the extra that is missing
+    from async_session.stores._mongodb_clients import collection_of
+
+    client = config.get("SESSION_MONGODB")
+    if client is None:  # a client's database or collection would not say whether it is true
+        client = config.get("SESSION_URI")
+    if client is None:
+        raise ConfigurationError(
+            "SESSION_TYPE is 'mongodb' and there is no server: set SESSION_MONGODB to a "
+            "pymongo.AsyncMongoClient, or to a URL such as 'mongodb://localhost/app'"
+        )
+    names = {key: config.get(key) for key in ("SESSION_MONGODB_DB", "SESSION_MONGODB_COLLECT")}
+    if not isinstance(client, str):
+        database, collection = names.values()
+        return mongodb.MongoStore(
+            collection_of(client, database or "flask_session", collection or "sessions")
+        )
+    for key, name in names.items():
+        if name is not None:
+            raise ConfigurationError(
+                f"leave out {key}={name!r}: a URL names both, 'mongodb://host/DB?collection=COLLECT'"
+            )
+    return mongodb.MongoStore(client)
+
+
 _STORES: Mapping[str, Callable[[Config], SessionStore | None]] = {
     "null": _null,
     "memory": _memory,
@@ -117,5 +143,6 @@ _STORES: Mapping[str, Callable[[Config], SessionStore | None]] = {
     "redis": _redis,
     "dynamodb": _dynamodb,
     "memcached": _memcached,
+    "mongodb": _mongodb,
     "sqlalchemy": _sqlalchemy,
 }

@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from async_session.stores.base import SupportsClose
 from blockbuster import BlockBuster, blockbuster_ctx
-from servers import MemcachedServer, MotoServer, PostgreSQLServer, RedisServer, Server
+from servers import (
+    MemcachedServer,
+    MotoServer,
+    PostgreSQLServer,
+    RedisServer,
+    SecantusServer,
+    Server,
+)
 from stores import EVERYWHERE, STORES
 
 from async_session import SessionStore
+from async_session.stores.base import SupportsClose
 
 S = TypeVar("S", bound=Server)
 
@@ -80,6 +87,25 @@ def own_moto_server(tmp_path: Path) -> Iterator[MotoServer]:
 
 
 @pytest.fixture(scope="session")
+def mongodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One MongoDB for all tests that only use it: an emulator, or what MONGODB_URL names.
+
+    That is a URL with a database, in which the tests leave a collection "sessions".
+    """
+    if url := os.environ.get("MONGODB_URL"):
+        yield url
+        return
+    for server in _running(SecantusServer(tmp_path_factory.mktemp("secantus"))):
+        yield server.url
+
+
+@pytest.fixture
+def own_secantus_server(tmp_path: Path) -> Iterator[SecantusServer]:
+    """An emulator of MongoDB that the test may kill, restart and freeze."""
+    yield from _running(SecantusServer(tmp_path))
+
+
+@pytest.fixture(scope="session")
 def postgresql_url() -> Iterator[str]:
     """One PostgreSQL for all tests that only use it."""
     for server in _removed(PostgreSQLServer()):
@@ -127,6 +153,8 @@ def blockbuster() -> Iterator[BlockBuster]:
         for name in ("os.getcwd", "os.path.abspath", "os.stat"):
             guard.functions[name].can_block_in("quart/app.py", "__init__")
             guard.functions[name].can_block_in("flask/sansio/app.py", "__init__")
+        # So does the making of a client of MongoDB: is this a container?
+        guard.functions["os.stat"].can_block_in("pymongo/pool_options.py", "_metadata_env")
         yield guard
 
 

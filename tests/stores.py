@@ -12,6 +12,7 @@ from async_session.stores.dynamodb import DynamoDBStore
 from async_session.stores.filesystem import FileSystemStore
 from async_session.stores.memcached import MemcachedStore
 from async_session.stores.memory import MemoryStore
+from async_session.stores.mongodb import MongoStore
 from async_session.stores.redis import RedisStore
 from async_session.stores.sqlalchemy import SQLAlchemyStore
 
@@ -47,12 +48,18 @@ def dynamodb(request: pytest.FixtureRequest) -> DynamoDBStore:
     return DynamoDBStore(request.getfixturevalue("dynamodb_url"), timeout=5)
 
 
+def mongodb(request: pytest.FixtureRequest) -> MongoStore:
+    # The emulator is slower than MongoDB.
+    return MongoStore(request.getfixturevalue("mongodb_url"), timeout=5)
+
+
 #: How to make each store. Memory and files run on trio, too.
 STORES: dict[str, Callable[[pytest.FixtureRequest], SessionStore]] = {
     "memory": memory,
     "dynamodb": dynamodb,
     "files": files,
     "memcached": memcached,
+    "mongodb": mongodb,
     "postgresql": postgresql,
     "redis": redis,
     "sqlite": sqlite,

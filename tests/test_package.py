@@ -71,6 +71,8 @@ THIRD_PARTY = {
     "aiofiles": {"stores.filesystem"},
     "aiomcache": {"stores._memcached"},
     "sqlalchemy": {"stores.sqlalchemy", "stores._sql"},
+    "bson": {"stores._mongodb"},
+    "pymongo": {"stores.mongodb", "stores._mongodb"},
     "aiobotocore": {"stores.dynamodb", "stores._dynamodb"},
     "botocore": {"stores._dynamodb"},
     "redis": {"stores.redis", "stores._redis"},

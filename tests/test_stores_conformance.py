@@ -7,7 +7,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiomcache
+import anyio.to_thread
 import pytest
+from aws import client_at
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 from servers import MemcachedServer
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -17,6 +21,7 @@ from async_session.stores.dynamodb import DynamoDBStore
 from async_session.stores.filesystem import FileSystemStore
 from async_session.stores.memcached import MemcachedStore
 from async_session.stores.memory import MemoryStore
+from async_session.stores.mongodb import MongoStore
 from async_session.stores.redis import RedisStore
 from async_session.stores.sqlalchemy import SQLAlchemyStore
 from async_session.testing import StoreConformance
@@ -136,6 +141,19 @@ class TestDynamoDBByURL(OnDynamoDB):
         return functools.partial(DynamoDBStore, dynamodb_url, timeout=20)
 
 
+class TestDynamoDBByClient(OnDynamoDB):
+    @pytest.fixture
+    async def store(self, dynamodb_url: str) -> AsyncIterator[DynamoDBStore]:
+        # With the retries that botocore has of itself.
+        async with client_at(dynamodb_url) as client:
+            yield DynamoDBStore(client, table="Clients", timeout=5)
+
+    @pytest.fixture
+    def factory(self, dynamodb_url: str) -> functools.partial[DynamoDBStore]:
+        url = dynamodb_url.replace("/Sessions", "/Clients")
+        return functools.partial(DynamoDBStore, url, timeout=20)
+
+
 class OnAnAppsEngine(SQLAlchemyStore):
     """A store that is given an engine, and the app that owns it."""
 
@@ -163,3 +181,33 @@ class TestPostgreSQLByEngine(TestSQLiteByURL):
     def factory(self, postgresql_url: str) -> functools.partial[SQLAlchemyStore]:
         url = postgresql_url.replace("postgresql", "postgresql+asyncpg").replace("sslmode", "ssl")
         return functools.partial(OnAnAppsEngine, url)
+
+
+class OnMongoDB(StoreConformance):
+    @pytest.fixture
+    def factory(self, mongodb_url: str) -> functools.partial[MongoStore]:
+        return functools.partial(MongoStore, mongodb_url, timeout=5)
+
+
+class TestMongoByURL(OnMongoDB):
+    @pytest.fixture
+    async def store(self, mongodb_url: str) -> AsyncIterator[MongoStore]:
+        store = MongoStore(mongodb_url, timeout=5)
+        yield store
+        await store.aclose()
+
+
+class TestMongoByClient(OnMongoDB):
+    @pytest.fixture
+    async def store(self, mongodb_url: str) -> AsyncIterator[MongoStore]:
+        client: AsyncMongoClient[dict[str, object]] = AsyncMongoClient(mongodb_url)
+        yield MongoStore(client.get_default_database()["sessions"], timeout=5)
+        await client.close()
+
+
+class TestMongoByMotor(OnMongoDB):
+    @pytest.fixture
+    async def store(self, mongodb_url: str) -> AsyncIterator[MongoStore]:
+        client: AsyncIOMotorClient[dict[str, object]] = AsyncIOMotorClient(mongodb_url)
+        yield MongoStore(client.get_default_database()["sessions"], timeout=5)
+        await anyio.to_thread.run_sync(client.close)

@@ -12,9 +12,11 @@ from redis.asyncio import Redis
 
 from async_session.errors import ConfigurationError
 from async_session.stores.base import SessionStore
+from async_session.stores.dynamodb import DynamoDBStore
 from async_session.stores.filesystem import FileSystemStore
 from async_session.stores.memcached import MemcachedStore
 from async_session.stores.memory import MemoryStore
+from async_session.stores.mongodb import MongoStore
 from async_session.stores.redis import RedisStore
 from async_session.stores.sqlalchemy import SQLAlchemyStore
 from async_session.stores.urls import as_store, store_from_url
@@ -27,6 +29,11 @@ from async_session.testing import FaultyStore, RecordingStore
         ("memory://", MemoryStore, "MemoryStore(max_items=100000)"),
         ("file:///var/lib/app", FileSystemStore, "FileSystemStore('/var/lib/app')"),
         ("file:///var/my%20app%3F", FileSystemStore, "FileSystemStore('/var/my app?')"),
+        (
+            "dynamodb://a:b@h:1/Tab?region=r",
+            DynamoDBStore,
+            "DynamoDBStore('dynamodb://h:1/?region=r', table='Tab')",
+        ),
         ("redis://h:1/2", RedisStore, "RedisStore('redis://h:1/2', prefix='session:')"),
         ("rediss://u:p@h", RedisStore, "RedisStore('rediss://h', prefix='session:')"),
         (
@@ -34,8 +41,22 @@ from async_session.testing import FaultyStore, RecordingStore
             MemcachedStore,
             "MemcachedStore('memcached://h:11211,b:1', prefix='session:')",
         ),
+        (
+            "mongodb://u:p@h,b:1/d",
+            MongoStore,
+            "MongoStore('mongodb://h,b:1/d?collection=sessions')",
+        ),
+        (
+            "mongodb+srv://u:p@h.example.org/d?collection=c",
+            MongoStore,
+            "MongoStore('mongodb+srv://h.example.org/d?collection=c')",
+        ),
         ("redis+unix:///s", RedisStore, "RedisStore('redis+unix:///s', prefix='session:')"),
-        ("sqlite:////a.db", SQLAlchemyStore, "SQLAlchemyStore('sqlite:////a.db', table='sessions')"),
+        (
+            "sqlite:////a.db",
+            SQLAlchemyStore,
+            "SQLAlchemyStore('sqlite:////a.db', table='sessions')",
+        ),
         (
             "postgresql://u:p@h/d",
             SQLAlchemyStore,
@@ -56,7 +77,7 @@ def test_what_a_url_makes(url: str, kind: type, shown: str) -> None:
 def test_an_unknown_scheme_lists_the_known(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         store_from_url(url)
-    known = "file://, memcached://, memory://, redis://, redis+unix://, rediss://"
+    known = "file://, memcached://, memory://, mongodb://, redis://, redis+unix://, rediss://"
     assert all(scheme in str(caught.value) for scheme in known.split(", "))
     assert "s3cret" not in str(caught.value)
 
@@ -114,6 +135,7 @@ def test_no_driver_is_loaded_before_it_is_asked_for() -> None:
         ("aiomcache", "memcached://h", "memcached"),
         ("redis", "redis://h", "redis"),
         ("aiofiles.os", "file:///a", "filesystem"),
+        ("aiobotocore.client", "dynamodb:///Tab?region=r", "dynamodb"),
     ],
 )
 def test_a_missing_driver_names_its_extra(module: str, url: str, extra: str) -> None:

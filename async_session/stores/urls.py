@@ -23,6 +23,8 @@ def store_from_url(url: str) -> SessionStore:
     ``redis+unix:///path/to/socket``
     ``memcached://a:11211,b:11211``,         `MemcachedStore`
     ``memcached:///path/to/socket``
+    ``mongodb://host/database``,             `MongoStore`
+    ``mongodb+srv://host/database``
     ``dynamodb:///table?region=eu-west-1``   `DynamoDBStore`
     ``sqlite:////absolute/path.db``,         `SQLAlchemyStore`
     ``postgresql://user:pw@host/database``
@@ -70,6 +72,8 @@ def _is_async(value: object, verb: str) -> bool:
 #: The package an object comes from, and what to write instead of it.
 _INSTEAD = {
     "aiomcache": "MemcachedStore(client), from async_session.stores.memcached",
+    "motor": "MongoStore(collection), from async_session.stores.mongodb",
+    "pymongo": "MongoStore(collection), from async_session.stores.mongodb",
     "redis": "RedisStore(client), from async_session.stores.redis",
     "valkey": "RedisStore(client), from async_session.stores.redis",
     "aiobotocore": "DynamoDBStore(client), from async_session.stores.dynamodb",
@@ -135,11 +139,19 @@ def _sql(url: str) -> SessionStore:
     return SQLAlchemyStore(url)
 
 
+def _mongodb(url: str) -> SessionStore:
+    from .mongodb import MongoStore
+
+    return MongoStore(url)
+
+
 _BUILDERS: dict[str, Callable[[str], SessionStore]] = {
     "dynamodb": _dynamodb,
     "file": _file,
     "memcached": _memcached,
     "memory": _memory,
+    "mongodb": _mongodb,
+    "mongodb+srv": _mongodb,
     "postgres": _sql,
     "postgresql": _sql,
     "redis": _redis,

@@ -1,0 +1,54 @@
+"""What pymongo raises, as what a store raises."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pymongo import errors
+
+from ..errors import StoreError, StoreUnavailable
+
+__all__ = ["is_duplicate_key", "translated"]
+
+# Whoever asks again later gets an answer without anybody changing anything. The timeouts among
+# them may have written: nobody knows.
+_PASSING: Final = (
+    errors.ConnectionFailure,  # refused, lost, timed out, no primary, no connection free
+    errors.ExecutionTimeout,
+    errors.WriteConcernError,  # written, and not known to survive a failover
+    errors.ConfigurationError,  # settings were checked before: a name that DNS does not resolve
+    OSError,
+)
+# The same, from servers that say it with a code: shutting down, stepping down, starting up.
+_PASSING_CODES: Final = frozenset({6, 7, 64, 89, 91, 189, 262, 9001, 10107, 11600, 11602})
+_PASSING_CODES_OF_A_REPLICA: Final = frozenset({10058, 13435, 13436})
+_TOO_LARGE: Final = 10334
+
+
+def translated(exc: Exception) -> StoreError:
+    """Return the store's error for one of the driver's."""
+    code = exc.code if isinstance(exc, errors.OperationFailure) else None
+    if isinstance(exc, errors.DocumentTooLarge) or code == _TOO_LARGE:
+        return StoreError("the value is too large: a document of MongoDB holds 16 MB")
+    passing = isinstance(exc, _PASSING) or (isinstance(exc, errors.PyMongoError) and exc.timeout)
+    if passing or code in _PASSING_CODES or code in _PASSING_CODES_OF_A_REPLICA:
+        return StoreUnavailable(f"MongoDB is not available: {_reason(exc)}")
+    if isinstance(exc, RuntimeError):
+        return StoreError(
+            f"{exc}. A client of MongoDB serves one event loop, and asyncio only: write "
+            "MongoStore('mongodb://host/database') to have a client per event loop"
+        )
+    return StoreError(f"MongoDB refused: {_reason(exc)}")
+
+
+def _reason(exc: Exception) -> str:
+    """Return what the server said, without the copy of its whole answer that pymongo appends."""
+    details = getattr(exc, "details", None)
+    said = details.get("errmsg") if isinstance(details, dict) else None
+    return str(said or exc)
+
+
+def is_duplicate_key(exc: errors.DuplicateKeyError) -> bool:
+    """Tell whether the duplicate is the session's key, and not that of somebody's own index."""
+    pattern = (exc.details or {}).get("keyPattern")
+    return pattern is None or dict(pattern) == {"_id": 1}
