@@ -215,7 +215,7 @@ class SessionPolicy:
         age = self._age(record.created, now)
         if idle is None or age is None:
             return False
-        slack = self.refresh_interval if sliding else 0
+        slack = self.refresh_interval if sliding and lifetime > 0 else 0
         return idle <= lifetime + slack and (self.absolute is None or age <= self.absolute)
 
     def _age(self, then: int, now: int) -> int | None:
