@@ -220,7 +220,7 @@ class Committer:
                 cleared=session._cleared,
                 keep=frozenset(session._assigned) if session._logged_in else frozenset(),
             )
-        if session._lifetime is None:
+        if session._lifetime == session._extras.get("lifetime"):  # as it was read
             lifetime = found.extras.get("lifetime")
             session._lifetime = lifetime if isinstance(lifetime, int) else None
         session._extras = found.extras
