@@ -73,7 +73,7 @@ class Committer:
     def _ttl(self, session: Session, record: Record) -> int:
         lifetime = self.policy.idle if session._lifetime is None else session._lifetime
         left = self.policy.remaining(created=record.created, now=record.written, lifetime=lifetime)
-        return self.policy.ttl(left)
+        return self.policy.ttl(left, lifetime=lifetime)
 
     # One conditional write, and what stood in its way
 

@@ -231,13 +231,17 @@ class SessionPolicy:
             return lifetime
         return min(lifetime, created + self.absolute - now)
 
-    def ttl(self, remaining: int) -> int:
+    def ttl(self, remaining: int, *, lifetime: int) -> int:
         """Return for how many seconds the store has to keep a record written now.
 
         Longer than the session lives: it may be refreshed late, and a lifetime that is lengthened
         later still finds it.
+
+        Args:
+            remaining: for how many seconds the session stays alive.
+            lifetime: the idle lifetime that applies to it, in seconds.
         """
-        return max(1, remaining + self.refresh_interval + max(0, min(remaining, _GRACE)))
+        return max(1, remaining + self.refresh_interval + max(0, min(lifetime, _GRACE)))
 
     def refresh_due(self, *, written: int, now: int) -> bool:
         """Decide whether a sliding session is to be refreshed by this response."""
