@@ -24,7 +24,7 @@ from async_session.stores.memory import MemoryStore
 from async_session.stores.mongodb import MongoStore
 from async_session.stores.redis import RedisStore
 from async_session.stores.sqlalchemy import SQLAlchemyStore
-from async_session.testing import StoreConformance
+from async_session.testing import SharedStoreConformance, StoreConformance, SweepConformance
 
 
 class OnBoth(StoreConformance):
@@ -39,7 +39,7 @@ class TestMemory(OnBoth):
         return MemoryStore()
 
 
-class TestFileSystem(OnBoth):
+class TestFileSystem(OnBoth, SharedStoreConformance, SweepConformance):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[FileSystemStore]:
         store = FileSystemStore(tmp_path / "sessions")
@@ -51,7 +51,7 @@ class TestFileSystem(OnBoth):
         return functools.partial(FileSystemStore, str(tmp_path / "sessions"))
 
 
-class TestRedisByURL(StoreConformance):
+class TestRedisByURL(StoreConformance, SharedStoreConformance):
     @pytest.fixture
     async def store(self, redis_url: str) -> AsyncIterator[RedisStore]:
         store = RedisStore(redis_url, timeout=5)
@@ -63,7 +63,7 @@ class TestRedisByURL(StoreConformance):
         return functools.partial(RedisStore, redis_url, timeout=5)
 
 
-class TestRedisByClient(StoreConformance):
+class TestRedisByClient(StoreConformance, SharedStoreConformance):
     @pytest.fixture
     async def store(self, redis_url: str) -> AsyncIterator[RedisStore]:
         # Without it redis-py looks its own version up on the disk for every new connection.
@@ -76,7 +76,7 @@ class TestRedisByClient(StoreConformance):
         return functools.partial(RedisStore, redis_url, prefix="client:", timeout=5)
 
 
-class TestMemcachedByURL(StoreConformance):
+class TestMemcachedByURL(StoreConformance, SharedStoreConformance):
     @pytest.fixture
     async def store(self, memcached_url: str) -> AsyncIterator[MemcachedStore]:
         store = MemcachedStore(memcached_url, timeout=5)
@@ -88,7 +88,7 @@ class TestMemcachedByURL(StoreConformance):
         return functools.partial(MemcachedStore, memcached_url, timeout=5)
 
 
-class TestMemcachedOnThreeNodes(StoreConformance):
+class TestMemcachedOnThreeNodes(StoreConformance, SharedStoreConformance):
     @pytest.fixture
     async def store(self, memcached_nodes: list[MemcachedServer]) -> AsyncIterator[MemcachedStore]:
         clients = [aiomcache.Client("127.0.0.1", node.port) for node in memcached_nodes]
@@ -102,7 +102,7 @@ class TestMemcachedOnThreeNodes(StoreConformance):
         return functools.partial(MemcachedStore, addresses, prefix="nodes:", timeout=5)
 
 
-class TestSQLiteByURL(StoreConformance):
+class TestSQLiteByURL(StoreConformance, SharedStoreConformance, SweepConformance):
     @pytest.fixture
     def factory(self, tmp_path: Path) -> functools.partial[SQLAlchemyStore]:
         return functools.partial(SQLAlchemyStore, f"sqlite:///{tmp_path}/sessions.db", timeout=5)
@@ -122,7 +122,7 @@ class TestPostgreSQLByURL(TestSQLiteByURL):
         return functools.partial(SQLAlchemyStore, postgresql_url, timeout=5)
 
 
-class OnDynamoDB(StoreConformance):
+class OnDynamoDB(StoreConformance, SharedStoreConformance):
     # It takes 400 KiB and no more. The emulator counts in base64, and takes 300.
     @pytest.mark.parametrize("size", [16, 17, 4096, 256 * 1024])
     async def test_a_value_comes_back(self, store: SessionStore, size: int) -> None:
@@ -183,7 +183,7 @@ class TestPostgreSQLByEngine(TestSQLiteByURL):
         return functools.partial(OnAnAppsEngine, url)
 
 
-class OnMongoDB(StoreConformance):
+class OnMongoDB(StoreConformance, SharedStoreConformance):
     @pytest.fixture
     def factory(self, mongodb_url: str) -> functools.partial[MongoStore]:
         return functools.partial(MongoStore, mongodb_url, timeout=5)

@@ -149,13 +149,50 @@ class TestTheirs(StoreConformance):
 def test_the_kit_runs_under_either_plugin(
     tmp_path: Path, mark: str, fixture: str, mode: str
 ) -> None:
-    (tmp_path / "test_theirs.py").write_text(KIT.format(mark=mark, fixture=fixture))
-    (tmp_path / "pytest.ini").write_text(
-        f"[pytest]\nasyncio_mode = {mode}\n"
-        "asyncio_default_fixture_loop_scope = function\naddopts = --strict-markers -W error -q\n"
-    )
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    run = run_theirs(tmp_path, KIT.format(mark=mark, fixture=fixture), mode)
     assert run.returncode == 0, run.stdout
     assert " passed" in run.stdout
     assert "failed" not in run.stdout
+    assert "skipped" not in run.stdout
+
+
+def run_theirs(
+    directory: Path, source: str, mode: str, *options: str
+) -> subprocess.CompletedProcess[str]:
+    (directory / "test_theirs.py").write_text(source)
+    (directory / "pytest.ini").write_text(
+        f"[pytest]\nasyncio_mode = {mode}\n"
+        "asyncio_default_fixture_loop_scope = function\naddopts = --strict-markers -W error -q\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(directory), *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=directory, check=False)
+
+
+SWEEPER = """
+import pytest
+from async_session.stores.filesystem import FileSystemStore
+from async_session.testing import {names}
+class TestTheirs({names}):
+    @pytest.fixture(params=["asyncio", "trio"])
+    def anyio_backend(self, request):
+        return request.param
+    @pytest.fixture
+    async def store(self, tmp_path):
+        store = FileSystemStore(tmp_path / "sessions", fsync=False)
+        yield store
+        await store.aclose()
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "failures"),
+    [("StoreConformance, SweepConformance", 0), ("StoreConformance", 2)],
+    ids=["proved", "forgotten"],
+)
+def test_a_sweep_that_is_not_proved_is_a_failure(tmp_path: Path, names: str, failures: int) -> None:
+    source = SWEEPER.format(names=names)
+    run = run_theirs(tmp_path, source, "strict", "-k", "sweep or cancelled_open")
+    assert run.returncode == (1 if failures else 0), run.stdout
+    assert run.stdout.count("FAILED") == failures
+    assert ("2 failed" in run.stdout) == bool(failures)
+    assert "skipped" not in run.stdout

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import heapq
-import logging
 import sys
 import threading
 import time
 from collections.abc import Callable
 
+from .._log import warn_once
 from ..errors import ConfigurationError
 from .base import VERSION_SIZE, Match
 
 __all__ = ["MemoryStore"]
 
-logger = logging.getLogger("async_session")
-
-_announced = False
+_ONE_PROCESS = (
+    "MemoryStore keeps sessions in this process only: another worker does not see them, and a "
+    "restart ends them. For one machine, "
+    "async_session.stores.filesystem.FileSystemStore(directory) does neither."
+)
 
 
 class MemoryStore:
@@ -52,18 +54,15 @@ class MemoryStore:
         return f"MemoryStore(max_items={self._max_items})"
 
     async def open(self, key: str, /) -> bytes | None:
-        """Return the value under `key`, or None if there is none or its ttl has passed."""
-        item = self._items.get(key)
-        if item is None or item[0] <= self._clock():
-            return None
-        return item[1]
+        """Return the value under `key`, or None. One whose ttl has passed may still be shown."""
+        return self._items[key][1] if key in self._items else None
 
     async def save(
         self, key: str, data: bytes, /, *, ttl: int, match: Match | bytes = Match.ANY
     ) -> bool:
         """Store `data` under `key` for `ttl` seconds if `match` holds; return whether it did."""
-        if not _announced:
-            _announce()
+        if "pytest" not in sys.modules:
+            warn_once(_ONE_PROCESS)
         if isinstance(match, bytes) and len(match) != VERSION_SIZE:
             raise ValueError(f"a version is {VERSION_SIZE} bytes, not {len(match)}")
         with self._lock:
@@ -109,15 +108,3 @@ class MemoryStore:
         self._collect(now, batch=len(self._expiries))
         if len(self._items) > self._max_items:
             del self._items[next(iter(self._items))]
-
-
-def _announce() -> None:
-    """Say once per process that the sessions are this process's own."""
-    global _announced  # noqa: PLW0603
-    _announced = True
-    if "pytest" not in sys.modules:
-        logger.warning(
-            "MemoryStore keeps sessions in this process only: another worker does not see them, "
-            "and a restart ends them. For one machine, "
-            "async_session.stores.filesystem.FileSystemStore(directory) does neither."
-        )

@@ -1,8 +1,9 @@
 """Tools to test an app's sessions, and to prove a store.
 
-`StoreConformance` states the store contract as tests. `RecordingStore` and `FaultyStore` stand in
-front of a store and note calls, or let them fail. `make_cookie` and `session_transaction` give an
-app's tests a session to begin with.
+`StoreConformance` states the store contract as tests, with `SharedStoreConformance` and
+`SweepConformance` for what only some stores have. `RecordingStore` and `FaultyStore` stand in front
+of a store and note calls, or let them fail. `make_cookie` and `session_transaction` give an app's
+tests a session to begin with.
 """
 
 from __future__ import annotations
@@ -13,24 +14,29 @@ from .recording import FaultyStore, RecordingStore
 from .sessions import make_cookie, session_transaction
 
 if TYPE_CHECKING:
-    from .conformance import StoreConformance
+    from .conformance import SharedStoreConformance, StoreConformance, SweepConformance
 
 __all__ = [
     "FaultyStore",
     "RecordingStore",
+    "SharedStoreConformance",
     "StoreConformance",
+    "SweepConformance",
     "make_cookie",
     "session_transaction",
 ]
 
 
+# These need pytest; the rest is good for any test runner.
+_KIT = {"SharedStoreConformance", "StoreConformance", "SweepConformance"}
+
+
 def __getattr__(name: str) -> object:
-    # The kit needs pytest; the rest is good for any test runner.
-    if name == "StoreConformance":
+    if name in _KIT:
         import pytest
 
         pytest.register_assert_rewrite(f"{__name__}.conformance")
-        from .conformance import StoreConformance
+        from . import conformance
 
-        return StoreConformance
+        return getattr(conformance, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

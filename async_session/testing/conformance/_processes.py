@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import anyio
 
-from ..stores.base import VERSION_SIZE, SessionStore, SupportsClose
+from ...stores.base import VERSION_SIZE, SessionStore, SupportsClose
 
 __all__ = ["count_in_processes", "counter", "next_count"]
 

@@ -9,17 +9,22 @@ from typing import Any, TypeVar
 
 import anyio
 
-from .._aio import on_asyncio
+from ..._aio import on_asyncio
 
-__all__ = ["WAYS_TO_CANCEL", "cancelled_at"]
+__all__ = ["cancelled_at", "ways_to_cancel"]
 
 T = TypeVar("T")
 
-#: How a caller is cancelled: by `asyncio.Task.cancel`, by that once more at every later await
-#: point, or by a scope of anyio, which is how trio does it.
-WAYS_TO_CANCEL = ("native", "native-repeated", "scope")
-
 Step = Callable[[int], None]
+
+
+def ways_to_cancel() -> tuple[str, ...]:
+    """Return the ways in which a caller on this event loop may be cancelled.
+
+    By `asyncio.Task.cancel`, by that once more at every later await point, or by a scope of anyio,
+    which is how trio does it.
+    """
+    return ("native", "native-repeated", "scope") if on_asyncio() else ("scope",)
 
 
 async def cancelled_at(coroutine: Coroutine[Any, Any, T], point: int, way: str) -> bool:
@@ -29,7 +34,7 @@ async def cancelled_at(coroutine: Coroutine[Any, Any, T], point: int, way: str) 
         Whether it waited that often. If not, it ran to its end, and a larger `point` is of no use.
         An error of the coroutine's own is raised.
     """
-    run = _cancel_scope if way == "scope" or not on_asyncio() else _cancel_natively
+    run = _cancel_scope if way == "scope" else _cancel_natively
     return await run(coroutine, point, way == "native-repeated")
 
 
