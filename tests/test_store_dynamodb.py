@@ -385,6 +385,7 @@ async def test_what_was_throttled_is_sent_again(code: str) -> None:
     ("code", "status", "kind"),
     [
         ("InternalServerError", 500, StoreUnavailable),
+        ("SomethingNobodyKnows", 502, StoreUnavailable),
         ("ServiceUnavailable", 503, StoreUnavailable),
         ("RequestLimitExceeded", 400, StoreUnavailable),
         ("ReplicatedWriteConflictException", 400, StoreUnavailable),
@@ -586,6 +587,7 @@ def test_urls_that_cannot_be_read(url: str) -> None:
         DynamoDBStore(url)
     assert "s3" not in str(caught.value)
     assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
 @pytest.mark.parametrize(
@@ -687,10 +689,12 @@ async def test_connections_of_its_own_are_closed(own_moto_server: MotoServer) ->
     store = DynamoDBStore(own_moto_server.url, timeout=5)
     await asyncio.gather(*(store.open(KEY) for _ in range(5)))
     assert await asyncio.to_thread(connections, port) >= 1
+    lanes = list(store._lanes.values())  # held, or the garbage collector would close them
     await store.aclose()
     await store.aclose()
     await asyncio.sleep(0.05)
     assert await asyncio.to_thread(connections, port) == 0
+    assert len(lanes) == 1
     assert await store.open(KEY) is None, "it may be used again"
     await store.aclose()
 
