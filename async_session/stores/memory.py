@@ -54,8 +54,11 @@ class MemoryStore:
         return f"MemoryStore(max_items={self._max_items})"
 
     async def open(self, key: str, /) -> bytes | None:
-        """Return the value under `key`, or None. One whose ttl has passed may still be shown."""
-        return self._items[key][1] if key in self._items else None
+        """Return the value under `key`, or None if there is none or its ttl has passed."""
+        item = self._items.get(key)
+        if item is None or item[0] <= self._clock():
+            return None
+        return item[1]
 
     async def save(
         self, key: str, data: bytes, /, *, ttl: int, match: Match | bytes = Match.ANY
