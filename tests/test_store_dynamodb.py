@@ -370,13 +370,17 @@ async def test_only_reads_and_deletes_are_sent_again(kind: int) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("code", ["ProvisionedThroughputExceededException", "ThrottlingException"])
 async def test_what_was_throttled_is_sent_again(code: str) -> None:
-    async with answering([Refusal(code), Refusal(code), {}, *[Refusal(code)] * 4]) as (url, asked):
+    throttled, refused = Refusal(code), Refusal("ConditionalCheckFailedException")
+    script: list[Answer] = [throttled, throttled, {}, *[throttled] * 4, *[throttled] * 3, refused]
+    async with answering(script) as (url, asked):
         store = DynamoDBStore(url + NO_TABLE, timeout=5)
         assert await store.save(KEY, NEW, ttl=60, match=Match.ABSENT) is True
         assert len(asked) == 3
         with pytest.raises(StoreUnavailable, match=code):
             await store.save(KEY, NEW, ttl=60)
         assert len(asked) == 7
+        # An answer to the last try is an answer.
+        assert await store.save(KEY, NEW, ttl=60, match=Match.ABSENT) is False
         await store.aclose()
 
 

@@ -218,19 +218,19 @@ async def _send(client: Any, operation: str, parameters: dict[str, Any], *, agai
     `again` says that it may be carried out twice.
     """
     request = getattr(client, operation)
-    for pause in _PAUSES:
+    pauses = iter(_PAUSES)
+    while True:
         try:
             return await request(**parameters)
         except Exception as exc:
             if errors.code_of(exc) == "ConditionalCheckFailedException":
                 return None
-            if errors.is_throttled(exc):
+            if errors.is_throttled(exc) and (pause := next(pauses, None)) is not None:
                 await asyncio.sleep(pause)
             elif again and errors.is_lost(exc):
                 again = False
             else:
                 raise
-    return await request(**parameters)
 
 
 def _condition(match: Match | bytes) -> dict[str, Any]:
