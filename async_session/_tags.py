@@ -25,7 +25,7 @@ from uuid import UUID
 from async_session.errors import SerializationError
 
 __all__ = ["BY_KIND", "BY_NAME", "CONTAINERS", "SCALARS", "TAGS", "Tag", "Unstorable"]
-__all__ += ["a_value", "decode_plain", "decode_tagged", "encode", "kind_of"]
+__all__ += ["a_value", "encode", "kind_of", "scan_plain", "scan_tagged"]
 
 Pack = Callable[[Any], object]  # packs a value inside a container; `Tag.write` calls it
 
@@ -84,8 +84,8 @@ def _untag(found: dict[str, Any]) -> object:
 
 #: No sorting, so that a dict keeps its order; no look-out for cycles: depth is bounded before.
 encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-decode_plain = json.JSONDecoder().decode
-decode_tagged = json.JSONDecoder(object_hook=_untag).decode
+scan_plain = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # not in the stubs
+scan_tagged = json.JSONDecoder(object_hook=_untag).scan_once  # type: ignore[attr-defined]
 
 
 # -- numbers and text ------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def _check_hashable(values: Iterable[object], packed: list[object]) -> None:
     if set(map(type, values)) <= SCALARS:
         return
     with suppress(TypeError):
-        if len(set(decode_tagged(encode(packed)))) == len(packed):
+        if len(set(scan_tagged(encode(packed), 0)[0])) == len(packed):
             return
     raise Unstorable("holds set elements or keys that plain data cannot tell apart")
 

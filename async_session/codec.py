@@ -20,7 +20,8 @@ class Codec:
 
     def __init__(self, serializers: Sequence[Serializer], *, max_size: int) -> None:
         self._writer = serializers[0]
-        self._readers = {serializer.id: serializer for serializer in serializers}
+        #: how to read what each serializer wrote, by its id
+        self.loads = {serializer.id: serializer.loads for serializer in serializers}
         self._max_size = max_size
         self.id = self._writer.id
 
@@ -46,10 +47,9 @@ class Codec:
         Raises:
             SerializationError: the bytes are not of that serializer, or it is not known here.
         """
-        reader = self._readers.get(serializer)
-        if reader is None:
+        if serializer not in self.loads:
             raise SerializationError(f"it was written by serializer {serializer}, unknown here")
-        return reader.loads(payload)
+        return self.loads[serializer](payload)
 
     def has_changed(self, payload: bytes, base: bytes, base_serializer: int) -> bool:
         """Tell whether `payload`, written here, says something else than `base` does."""

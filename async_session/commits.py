@@ -23,7 +23,7 @@ from async_session._log import log
 from async_session.codec import Codec
 from async_session.errors import SessionConflict
 from async_session.policy import SessionPolicy
-from async_session.record import CorruptRecord, Ended, Record, Tombstone, decode, is_version_of
+from async_session.record import CorruptRecord, Ended, Record, Tombstone, decode, version_of
 from async_session.session import Origin, Session
 from async_session.stores.base import Match, SessionStore
 from async_session.tokens import new_id, store_key
@@ -34,6 +34,8 @@ __all__ = ["Committer"]
 _TOMBSTONE_TTL = 30
 #: How often a refused write is tried again; the deadline usually comes first.
 _TRIES = 1000
+#: Header entries that a session has as attributes.
+_KNOWN = frozenset(("owner", "authenticated_at", "lifetime"))
 
 _Found = Record | Tombstone | None
 
@@ -56,19 +58,20 @@ class Committer:
 
     # What a session looks like in the store
 
-    def _record(self, session: Session, payload: bytes, serializer: int) -> Record:
+    def _record(self, session: Session, payload: bytes, serializer: int) -> tuple[Record, bytes]:
+        """Return a record of the session, and the bytes that hold it under a new version."""
         now = int(self.clock())
         session.created = session.created or now
-        extras = dict(session._extras)
-        for name, value in (
-            ("owner", session._owner),
-            ("authenticated_at", session.authenticated_at),
-            ("lifetime", session._lifetime),
-        ):
-            extras.pop(name, None)
-            if value is not None:
-                extras[name] = value
-        return Record(session.created, now, payload, serializer, extras)
+        extras = {
+            "owner": session._owner,
+            "authenticated_at": session.authenticated_at,
+            "lifetime": session._lifetime,
+        }
+        extras = {name: value for name, value in extras.items() if value is not None}
+        unknown = {name: session._extras[name] for name in session._extras if name not in _KNOWN}
+        record = Record(session.created, now, payload, serializer, unknown | extras)
+        data = record.encode()
+        return record._replace(version=version_of(data)), data
 
     def _ttl(self, session: Session, record: Record) -> int:
         lifetime = self.policy.idle if session._lifetime is None else session._lifetime
@@ -78,22 +81,21 @@ class Committer:
     # One conditional write, and what stood in its way
 
     async def _put(
-        self, key: str, item: Record | Tombstone, *, ttl: int, match: Match | bytes
+        self, key: str, data: bytes, *, ttl: int, match: Match | bytes
     ) -> _Found | _Stored:
-        data = item.encode()
         if await self.store.save(key, data, ttl=ttl, match=match):
             return _STORED
         found = await self.store.open(key)
-        if found is not None and is_version_of(found, item.version):
+        if found is not None and version_of(found) == version_of(data):
             return _STORED  # it had been made, and the answer was lost on the way
         return _decode(found)
 
     async def _create(self, session: Session, payload: bytes) -> tuple[str, Record]:
         """Store the session under an id of its own, which nobody knows yet."""
         session_id = new_id()
-        record = self._record(session, payload, self.codec.id)
+        record, data = self._record(session, payload, self.codec.id)
         found = await self._put(
-            store_key(session_id), record, ttl=self._ttl(session, record), match=Match.ABSENT
+            store_key(session_id), data, ttl=self._ttl(session, record), match=Match.ABSENT
         )
         if found is not _STORED:
             raise SessionConflict("a new session's id was taken", handle=store_key(session_id))
@@ -123,10 +125,10 @@ class Committer:
 
     async def refresh(self, session: Session, origin: Origin) -> bool:
         """Prolong a session as it is stored; return False if another request was there first."""
-        record = self._record(session, origin.payload, origin.serializer)
+        record, data = self._record(session, origin.payload, origin.serializer)
         ttl = self._ttl(session, record)
         assert origin.version is not None
-        if not await self.store.save(origin.key, record.encode(), ttl=ttl, match=origin.version):
+        if not await self.store.save(origin.key, data, ttl=ttl, match=origin.version):
             return False
         self._adopt(session, origin.id, record, origin.payload)
         return True
@@ -135,9 +137,9 @@ class Committer:
         """Write a loaded session; return False if it was ended meanwhile."""
         mine, match = payload, origin.version
         for _ in range(_TRIES):
-            record = self._record(session, payload, self.codec.id)
+            record, data = self._record(session, payload, self.codec.id)
             assert match is not None
-            found = await self._put(origin.key, record, ttl=self._ttl(session, record), match=match)
+            found = await self._put(origin.key, data, ttl=self._ttl(session, record), match=match)
             if found is _STORED:
                 self._adopt(session, origin.id, record, mine)
                 return True
@@ -169,13 +171,14 @@ class Committer:
     async def _end_one(self, key: str, version: bytes | None) -> _Found | _Stored:
         if version is None:
             return _decode(await self.store.open(key))
-        return await self._put(key, Tombstone(Ended.ENDED), ttl=_TOMBSTONE_TTL, match=version)
+        stone = Tombstone(Ended.ENDED).encode()
+        return await self._put(key, stone, ttl=_TOMBSTONE_TTL, match=version)
 
     async def replace(self, session: Session, origin: Origin, payload: bytes, why: Ended) -> bool:
         """Give a loaded session a new id; return False if the old one was ended meanwhile."""
         session_id, record = await self._create(session, payload)
         key, match = store_key(session_id), origin.version
-        stone = Tombstone(why, key if why is Ended.MOVED else None)
+        stone = Tombstone(why, key if why is Ended.MOVED else None).encode()
         for _ in range(_TRIES):
             assert match is not None
             found = await self._put(origin.key, stone, ttl=_TOMBSTONE_TTL, match=match)
@@ -188,9 +191,9 @@ class Committer:
             else:
                 await self.store.delete(key)
                 return self._dropped(session, origin)
-            newer = self._record(session, merged, self.codec.id)
+            newer, data = self._record(session, merged, self.codec.id)
             ttl = self._ttl(session, newer)
-            if await self._put(key, newer, ttl=ttl, match=record.version) is not _STORED:
+            if await self._put(key, data, ttl=ttl, match=record.version) is not _STORED:
                 return self._dropped(session, origin)
             record = newer
             if isinstance(found, Tombstone):

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from async_session._log import warn_once
 from async_session.errors import ConfigurationError
 
-__all__ = ["CookieOptions", "find_cookie", "vary_on_cookie"]
+__all__ = ["CookieOptions", "cookie_pattern", "find_cookie", "vary_on_cookie"]
 
 #: RFC 6265bis 5.7: browsers ignore an attribute that is longer.
 _MAX_ATTRIBUTE = 1024
@@ -57,6 +57,8 @@ class CookieOptions:
     httponly: bool = True
     samesite: Literal["lax", "strict", "none", "Lax", "Strict", "None"] | None = None
     partitioned: bool = False
+    #: finds the cookie in a ``Cookie`` header
+    pattern: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
     _before: str = field(init=False, repr=False, compare=False)
     _after: str = field(init=False, repr=False, compare=False)
 
@@ -66,6 +68,7 @@ class CookieOptions:
                 f"{self.name!r} cannot name a cookie: use letters, digits, '-' and '_'"
             )
         object.__setattr__(self, "secure", bool(self.secure or self.partitioned))
+        object.__setattr__(self, "pattern", cookie_pattern(self.name))
         object.__setattr__(self, "_before", _attribute("Domain", _domain(self.domain)))
         object.__setattr__(self, "_after", self._flags())
 
@@ -195,21 +198,29 @@ def _domain(domain: str | None) -> str | None:
     return encoded
 
 
-def find_cookie(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
-    """Return the value of the first cookie called `name`, or None.
+def cookie_pattern(name: str) -> re.Pattern[bytes]:
+    """Return what finds the value of the first cookie called `name` in a ``Cookie`` header."""
+    return re.compile(rb"(?:^|;)\s*%b\s*=\s*([^;]*?)\s*(?:;|$)" % re.escape(name.encode("ascii")))
+
+
+def find_cookie(headers: Iterable[tuple[bytes, bytes]], pattern: re.Pattern[bytes]) -> str | None:
+    """Return the value of the first cookie of a name, or None.
 
     Reads the raw headers of an ASGI scope; HTTP/2 clients may send several ``cookie`` lines. The
     first of two cookies of one name wins, as in Werkzeug. Quotes around a value are dropped.
+
+    Args:
+        headers: names in lower case, and values.
+        pattern: the cookie's, from `cookie_pattern`.
     """
     for header, line in headers:
-        if header == b"cookie" and name in line:
-            for pair in line.split(b";"):
-                key, equals, value = pair.partition(b"=")
-                if equals and key.strip() == name:
-                    value = value.strip()
-                    if value[:1] == value[-1:] == b'"':
-                        value = value[1:-1]
-                    return value.decode("latin-1")
+        if header == b"cookie":
+            found = pattern.search(line)
+            if found is not None:
+                value = found[1]
+                if value[:1] == value[-1:] == b'"':
+                    value = value[1:-1]
+                return value.decode("latin-1")
     return None
 
 

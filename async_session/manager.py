@@ -20,7 +20,7 @@ from async_session.errors import (
     StoreError,
 )
 from async_session.opening import Opener, too_slow
-from async_session.plan import CookieAction, cookie_action, rule_for
+from async_session.plan import NOTHING, VARY, CookieAction, cookie_action, rule_for
 from async_session.policy import SessionPolicy
 from async_session.record import Ended
 from async_session.serializers import TaggedJSONSerializer
@@ -37,7 +37,7 @@ _TOO_LATE = (
 )
 
 
-class SessionManager:
+class SessionManager(Opener):
     """Opens sessions from cookie values and commits them to a store.
 
     Safe to share between requests, threads' event loops and tasks; it keeps no session.
@@ -65,30 +65,17 @@ class SessionManager:
         clock: Callable[[], float] = time.time,
         sign: bool = True,
     ) -> None:
-        self.store, self.owns_store = as_store(store)
-        self.policy = policy or SessionPolicy()
-        self.clock = clock
-        self.permanent = self.policy.permanent
-        self.lifetime = self.policy.idle
+        store, self.owns_store = as_store(store)
+        policy = policy or SessionPolicy()
         keys = secret_keys(secret_key, secret_key_fallbacks) if sign else ()
         if keys:
-            check_strength(keys[0], strict=self.policy.reject_unsafe)
-        self._signer = CookieSigner(keys, signed=sign)
-        self._codec = Codec([TaggedJSONSerializer()], max_size=self.policy.max_size)
-        self._committer = Committer(
-            store=self.store, policy=self.policy, codec=self._codec, clock=clock
-        )
-        self._opener = Opener(self, self.store, self._signer, self._codec, policy=self.policy)
+            check_strength(keys[0], strict=policy.reject_unsafe)
+        signer = CookieSigner(keys, signed=sign)
+        codec = Codec([TaggedJSONSerializer()], max_size=policy.max_size)
+        super().__init__(store, signer, codec, policy=policy, clock=clock)
+        self._committer = Committer(store=store, policy=policy, codec=codec, clock=clock)
         # A store whose deadline is 0 never waits, so that nothing can interrupt a commit.
-        self._instant = getattr(self.store, "deadline", None) == 0
-
-    async def open(self, cookie: str | None) -> Session:
-        """Return the session of a request. Never raises; see `StoreUnavailable` for outages.
-
-        Args:
-            cookie: the value of the session cookie, or None if the client sent none.
-        """
-        return await self._opener.open(cookie)
+        self._instant = getattr(store, "deadline", None) == 0
 
     # Committing
 
@@ -105,6 +92,15 @@ class SessionManager:
             StoreUnavailable: the store cannot be reached, or not in time.
         """
         session._answered = True
+        if not (
+            session.modified
+            or session._handed_out
+            or session._dirty
+            or session._intent is not Intent.KEEP
+            or session.unavailable
+            or self.policy.refresh_each_request
+        ):
+            return VARY if session.accessed else NOTHING  # read at most: what most requests do
         if session.unavailable or session._failed:
             no_store = session.unavailable and self.policy.on_store_error == "anonymous"
             return CookieAction(vary=session.accessed, no_store=no_store)

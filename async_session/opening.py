@@ -5,7 +5,9 @@ cookie -> signature and format (bad: no store call) -> key -> store.open -> reco
 
 from __future__ import annotations
 
-from typing import TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TypeVar, cast
 
 from async_session._aio import deadline
 from async_session._log import log
@@ -14,114 +16,125 @@ from async_session.errors import SerializationError, StoreError, StoreUnavailabl
 from async_session.outage import unavailable_session
 from async_session.policy import SessionPolicy
 from async_session.record import CorruptRecord, Ended, Record, Tombstone, decode
-from async_session.session import Keeper, Origin, Session
+from async_session.session import Origin, Session
 from async_session.stores.base import SessionStore
-from async_session.tokens import CookieSigner, store_key
+from async_session.tokens import CookieSigner, Ticket
 
 __all__ = ["Opener", "too_slow"]
 
 T = TypeVar("T")
 
 
-class Opener:
-    """Reads sessions from a store, as one policy says, for one keeper."""
+class Opener(ABC):
+    """The half of a `SessionManager` that reads."""
 
     def __init__(
         self,
-        keeper: Keeper,
         store: SessionStore,
         signer: CookieSigner,
         codec: Codec,
         *,
         policy: SessionPolicy,
+        clock: Callable[[], float],
     ) -> None:
-        self._keeper = keeper
-        self._store = store
+        self.store = store
+        self.policy = policy
+        self.clock = clock
+        self.permanent = policy.permanent
+        self.lifetime = policy.idle
         self._signer = signer
+        self._known = signer.known
         self._codec = codec
-        self._policy = policy
+        self._loads = codec.loads
         # A store that ends its calls in time by itself needs no second watch.
         own: float | None = getattr(store, "deadline", None)
-        self._timeout = None if own is not None and own <= policy.timeout else policy.timeout
+        in_time = own is not None and own <= policy.timeout
+        self._read = store.open if in_time else self._read_in_time
 
     async def open(self, cookie: str | None) -> Session:
-        """Return the session of a request. Never raises.
+        """Return the session of a request. Never raises; an outage is a state of the session.
 
         Args:
             cookie: the value of the session cookie, or None if the client sent none.
         """
-        session_id = None if cookie is None else self._signer.verify(cookie)
-        if session_id is None:
+        if cookie is None:  # as `_new`, without a call: most anonymous requests end here
+            session = Session.__new__(Session)
+            session._keeper = self
+            return session
+        ticket = self._known[cookie] if cookie in self._known else self._signer.verify(cookie)
+        if ticket is None:
             return self._new()
-        key = store_key(session_id)
         try:
-            data = await self._read(key)
+            data = await self._read(ticket.key)
         except StoreError as error:
-            log.warning("session %s cannot be read: %s", key, error)
+            log.warning("session %s cannot be read: %s", ticket.key, error)
             return self._unavailable(error)
-        return self._new() if data is None else self._load(session_id, key, data)
-
-    async def _read(self, key: str) -> bytes | None:
-        if self._timeout is None:
-            return await self._store.open(key)
+        if data is None:
+            return self._new()
         try:
-            async with deadline(self._timeout):
-                return await self._store.open(key)
+            item = decode(data)
+            if type(item) is not Record:
+                return self._superseded(ticket, cast("Tombstone", item))
+            created, written, payload, serializer, extras, version = item
+            if serializer not in self._loads:
+                raise CorruptRecord(f"it was written by serializer {serializer}, unknown here")
+            content = self._loads[serializer](payload)
+        except (CorruptRecord, SerializationError) as error:
+            log.warning("session %s cannot be used, a new one is started: %s", ticket.key, error)
+            return self._new()
+        policy, lifetime = self.policy, self.lifetime
+        if extras:
+            own = _typed(extras.get("lifetime"), int)
+            lifetime = lifetime if own is None else own
+        sliding = policy.refresh_each_request and content.get("_permanent", self.permanent)
+        if not policy.is_alive(created, written, self.clock(), lifetime, bool(sliding)):
+            return self._new()
+        session = Session.__new__(Session)
+        dict.update(session, content)
+        session._keeper = self
+        # As `Origin(...)`, without a call of Python's: this is the path of every request.
+        session._origin = tuple.__new__(
+            Origin, (*ticket, version, payload, serializer, written, False, None)
+        )
+        session.created = created
+        if extras:
+            _restore(session, extras)
+        return session
+
+    @abstractmethod
+    async def save(self, session: Session, /) -> None:
+        """Store a session now."""
+
+    async def _read_in_time(self, key: str) -> bytes | None:
+        try:
+            async with deadline(self.policy.timeout):
+                return await self.store.open(key)
         except TimeoutError as error:
-            raise too_slow(self._timeout) from error
+            raise too_slow(self.policy.timeout) from error
 
     def _new(self) -> Session:
         session = Session.__new__(Session)
-        session._keeper = self._keeper
+        session._keeper = self
         return session
 
     def _unavailable(self, error: StoreError) -> Session:
-        session = unavailable_session(error, readable=self._policy.on_store_error == "anonymous")
-        session._keeper = self._keeper
+        session = unavailable_session(error, readable=self.policy.on_store_error == "anonymous")
+        session._keeper = self
         return session
 
-    def _load(self, session_id: str, key: str, data: bytes) -> Session:
-        try:
-            item = decode(data)
-            if isinstance(item, Record):
-                return self._fill(session_id, key, item)
-        except (CorruptRecord, SerializationError) as error:
-            log.warning("session %s cannot be used, a new one is started: %s", key, error)
-            return self._new()
-        return self._superseded(session_id, key, item)
-
-    def _superseded(self, session_id: str, key: str, stone: Tombstone) -> Session:
+    def _superseded(self, ticket: Ticket, stone: Tombstone) -> Session:
         session = self._new()
         if stone.why is not Ended.ENDED:
-            session._origin = Origin(session_id, key, superseded=True, successor=stone.successor)
+            session._origin = Origin(*ticket, superseded=True, successor=stone.successor)
         return session
 
-    def _fill(self, session_id: str, key: str, record: Record) -> Session:
-        data = self._codec.decode(record.serializer, record.payload)
-        lifetime = record.extras.get("lifetime") if record.extras else None
-        own = lifetime if isinstance(lifetime, int) else None
-        sliding = self._policy.refresh_each_request and bool(
-            data.get("_permanent", self._keeper.permanent)
-        )
-        if not self._policy.is_alive(
-            record,
-            now=int(self._keeper.clock()),
-            lifetime=self._keeper.lifetime if own is None else own,
-            sliding=sliding,
-        ):
-            return self._new()
-        session = self._new()
-        dict.update(session, data)
-        session._lifetime = own
-        session.created = record.created
-        session._origin = Origin(
-            session_id, key, record.version, record.payload, record.serializer, record.written
-        )
-        if record.extras:
-            session._extras = record.extras
-            session._owner = _typed(record.extras.get("owner"), str)
-            session.authenticated_at = _typed(record.extras.get("authenticated_at"), int)
-        return session
+
+def _restore(session: Session, extras: Mapping[str, object]) -> None:
+    """Give a session what stands in its record's header."""
+    session._extras = extras
+    session._lifetime = _typed(extras.get("lifetime"), int)
+    session._owner = _typed(extras.get("owner"), str)
+    session.authenticated_at = _typed(extras.get("authenticated_at"), int)
 
 
 def too_slow(seconds: float) -> StoreUnavailable:

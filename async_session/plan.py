@@ -12,7 +12,7 @@ from async_session.cookies import CookieOptions
 from async_session.policy import Cookie, Rule, SessionPolicy, decide
 from async_session.session import Intent, Session
 
-__all__ = ["CookieAction", "cookie_action", "cookie_line", "rule_for"]
+__all__ = ["NOTHING", "VARY", "CookieAction", "cookie_action", "cookie_line", "rule_for"]
 
 
 class CookieAction(NamedTuple):
@@ -33,6 +33,11 @@ class CookieAction(NamedTuple):
     no_store: bool = False
     expires: int | None = None
     max_age: int | None = None
+
+
+#: What most responses do: nothing at all, or say that they depend on the cookie.
+NOTHING = CookieAction()
+VARY = CookieAction(vary=True)
 
 
 def rule_for(session: Session, policy: SessionPolicy, *, now: int) -> Rule | None:
@@ -81,7 +86,7 @@ def cookie_action(
         value: the cookie value of the stored session, or None if there is none.
     """
     if rule is None or rule.cookie is Cookie.NONE:
-        return CookieAction(vary=session.accessed)
+        return VARY if session.accessed else NOTHING
     no_store = policy.reject_unsafe
     if rule.cookie is Cookie.DELETE or value is None:
         return CookieAction(delete=True, vary=True, no_store=no_store)

@@ -23,7 +23,6 @@ from datetime import timedelta
 from typing import Any, Literal, NamedTuple, Self
 
 from async_session.errors import ConfigurationError
-from async_session.record import Record
 
 __all__ = ["RULES", "Cookie", "Rule", "SessionPolicy", "Store", "Vary", "decide"]
 
@@ -202,28 +201,26 @@ class SessionPolicy:
         """Return the same policy but for `changes`."""
         return dataclasses.replace(self, **changes)
 
-    def is_alive(self, record: Record, *, now: int, lifetime: int, sliding: bool) -> bool:
+    def is_alive(
+        self, created: int, written: int, now: float, lifetime: int, sliding: bool
+    ) -> bool:
         """Decide whether a record is a session, by its own times and the current settings.
 
         Args:
-            record: as stored.
-            now: the current time, in epoch seconds.
+            created: when the session began, in epoch seconds.
+            written: when it was last written or refreshed.
+            now: the current time; whole seconds count.
             lifetime: the idle lifetime that applies to it, in seconds.
             sliding: it is refreshed by use, so it may be `refresh_interval` older than it looks.
         """
-        idle = self._age(record.written, now)
-        age = self._age(record.created, now)
-        if idle is None or age is None:
-            return False
+        now = now // 1
+        idle, age = now - written, now - created
+        if idle < 0 or age < 0:  # another worker's clock may be ahead of ours, a little
+            if idle < -self.clock_skew or age < -self.clock_skew:
+                return False
+            idle = max(idle, 0)
         slack = self.refresh_interval if sliding and lifetime > 0 else 0
         return idle <= lifetime + slack and (self.absolute is None or age <= self.absolute)
-
-    def _age(self, then: int, now: int) -> int | None:
-        """Return seconds since `then`; 0 within the clock skew, None from further in the future."""
-        age = now - then
-        if age >= 0:
-            return age
-        return 0 if -age <= self.clock_skew else None
 
     def remaining(self, *, created: int, now: int, lifetime: int) -> int:
         """Return for how many seconds a session written now stays alive if it is left alone."""

@@ -15,7 +15,7 @@ from async_session._flask_session import DEFAULTS, store_from_config
 from async_session._late_writes import OPENED, LateWrites
 from async_session._log import log
 from async_session._null_session import NullInterface
-from async_session.cookies import CookieOptions, find_cookie, vary_on_cookie
+from async_session.cookies import CookieOptions, cookie_pattern, find_cookie, vary_on_cookie
 from async_session.errors import ConfigurationError, SessionError
 from async_session.manager import SessionManager
 from async_session.plan import CookieAction, cookie_line
@@ -143,7 +143,7 @@ class ServerSideSessionInterface(SessionInterface):
             return cast("Session", opened)  # session_transaction opens twice
         name = self.get_cookie_name(app)
         lines = [(b"cookie", line.encode("latin-1")) for line in request.headers.getlist("Cookie")]
-        session = await self.manager(app).open(find_cookie(lines, name.encode("ascii")))
+        session = await self.manager(app).open(find_cookie(lines, cookie_pattern(name)))
         scope[OPENED] = (self, session)
         return session
 

@@ -18,15 +18,18 @@ import enum
 import json
 import os
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
-__all__ = ["CorruptRecord", "Ended", "Record", "Tombstone", "decode", "is_version_of"]
+__all__ = ["CorruptRecord", "Ended", "Record", "Tombstone", "decode", "version_of"]
 
 _RECORD = 0x81
 _TOMBSTONE = 0x91
 _VERSION = 16
 _HEADER = struct.Struct(">16sqqBH")
 _KEY = 64
+_NO_EXTRAS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 class CorruptRecord(ValueError):
@@ -44,8 +47,7 @@ class Ended(enum.IntEnum):
     MOVED = 3
 
 
-@dataclass(slots=True)
-class Record:
+class Record(NamedTuple):
     """A live or expired session, as stored.
 
     Attributes:
@@ -54,34 +56,34 @@ class Record:
         payload: the serialized dict.
         serializer: the id of the serializer that wrote `payload`.
         extras: header entries by name: `owner`, `authenticated_at`, `lifetime`, and unknown ones.
-        version: 16 bytes, drawn when the record is made.
+        version: the 16 bytes that it was read with; each `encode` draws others.
     """
 
     created: int
     written: int
     payload: bytes
     serializer: int = 1
-    extras: dict[str, object] = field(default_factory=dict)
+    extras: Mapping[str, object] = _NO_EXTRAS
     version: bytes = b""
 
     def encode(self) -> bytes:
-        """Return the bytes to store, under a version drawn for this write."""
-        self.version = _new_version(_RECORD)
-        extras = json.dumps(self.extras, separators=(",", ":")).encode() if self.extras else b""
+        """Return the bytes to store, which begin with a version drawn for this write."""
+        extras = (
+            json.dumps(dict(self.extras), separators=(",", ":")).encode() if self.extras else b""
+        )
         header = _HEADER.pack(
-            self.version, self.created, self.written, self.serializer, len(extras)
+            _new_version(_RECORD), self.created, self.written, self.serializer, len(extras)
         )
         return b"".join((header, extras, self.payload))
 
 
-@dataclass(slots=True)
-class Tombstone:
+class Tombstone(NamedTuple):
     """The mark of an ended session, so that no late write can bring it back.
 
     Attributes:
         why: how it ended.
         successor: the store key that the session moved to, if it did.
-        version: 16 bytes, drawn when the tombstone is made.
+        version: the 16 bytes that it was read with; each `encode` draws others.
     """
 
     why: Ended
@@ -89,18 +91,18 @@ class Tombstone:
     version: bytes = b""
 
     def encode(self) -> bytes:
-        """Return the bytes to store, under a version drawn for this write."""
-        self.version = _new_version(_TOMBSTONE)
-        return b"%b%c%b" % (self.version, self.why, (self.successor or "").encode("ascii"))
+        """Return the bytes to store, which begin with a version drawn for this write."""
+        successor = (self.successor or "").encode("ascii")
+        return b"%b%c%b" % (_new_version(_TOMBSTONE), self.why, successor)
 
 
 def _new_version(format_byte: int) -> bytes:
     return b"%c%b" % (format_byte, os.urandom(_VERSION - 1))
 
 
-def is_version_of(data: bytes, version: bytes) -> bool:
-    """Tell whether a stored value is the very write that drew `version`."""
-    return data[:_VERSION] == version
+def version_of(data: bytes) -> bytes:
+    """Return the version that a stored value begins with."""
+    return data[:_VERSION]
 
 
 def decode(data: bytes) -> Record | Tombstone:
@@ -112,22 +114,19 @@ def decode(data: bytes) -> Record | Tombstone:
     """
     format_byte = data[0] if data else None
     if format_byte == _RECORD:
-        return _decode_record(data)
+        try:
+            version, created, written, serializer, size = _HEADER.unpack_from(data)
+        except struct.error as error:
+            raise CorruptRecord("a record that is cut off") from error
+        start, extras = _HEADER.size, _NO_EXTRAS
+        if size:
+            start += size
+            extras = _decode_extras(data[_HEADER.size : start])
+        # The quick way to make a named tuple: this is on the path of every request.
+        return tuple.__new__(Record, (created, written, data[start:], serializer, extras, version))
     if format_byte == _TOMBSTONE:
         return _decode_tombstone(data)
     raise CorruptRecord("no session record, or one of another version of async_session")
-
-
-def _decode_record(data: bytes) -> Record:
-    try:
-        version, created, written, serializer, size = _HEADER.unpack_from(data)
-    except struct.error as error:
-        raise CorruptRecord("a record that is cut off") from error
-    start = _HEADER.size + size
-    if start > len(data):
-        raise CorruptRecord("a record that is cut off")
-    extras = _decode_extras(data[_HEADER.size : start]) if size else {}
-    return Record(created, written, data[start:], serializer, extras, version)
 
 
 def _decode_extras(data: bytes) -> dict[str, object]:

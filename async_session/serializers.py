@@ -21,10 +21,10 @@ from async_session._tags import (
     SCALARS,
     Unstorable,
     a_value,
-    decode_plain,
-    decode_tagged,
     encode,
     kind_of,
+    scan_plain,
+    scan_tagged,
 )
 from async_session.errors import SerializationError
 
@@ -49,6 +49,7 @@ _SURROGATE = re.compile(r"\\ud[89ab]")
 # What corrupt bytes provoke in the decoders. MemoryError is not among them: it says nothing about
 # the bytes, and whoever is told that they are corrupt starts a new session.
 _CORRUPT = (
+    StopIteration,  # nothing that the scanner knows
     ValueError,
     TypeError,
     LookupError,
@@ -119,17 +120,22 @@ class TaggedJSONSerializer:
                 exception is raised whatever the bytes are.
         """
         try:
-            text = payload.decode("utf-8")
-            _check_brackets(text)
+            text = str(payload, "utf-8")
+            if text.count("[") + text.count("{") > _MAX_BRACKETS:
+                _check_brackets(text)
             # No object begins like a tag: nothing can be tagged. In a text the quote is escaped.
-            data = decode_tagged(text) if '{" ' in text else decode_plain(text)
+            data, end = scan_tagged(text, 0) if '{" ' in text else scan_plain(text, 0)
         except _CORRUPT as error:
             message = f"the stored bytes are not a session ({type(error).__name__})"
             raise SerializationError(message) from error
         if type(data) is not dict:
             raise SerializationError(f"the stored bytes are {a_value(type(data))}, not a session")
-        _check_keys(data)
-        return cast("dict[object, object]", data)
+        if text[end:]:
+            raise SerializationError("the stored bytes go on after the session")
+        if end > MAX_KEYS:  # a key takes more than one character
+            _check_keys(data)
+        plain: dict[object, object] = data
+        return plain
 
 
 def _plain_dict(data: Mapping[object, object]) -> dict[object, object]:
@@ -146,8 +152,6 @@ def _check_keys(data: dict[Any, Any]) -> None:
 
 def _check_brackets(text: str) -> None:
     """Refuse deep nesting before the decoder's own recursion meets it."""
-    if text.count("[") + text.count("{") <= _MAX_BRACKETS:
-        return
     if max(accumulate(map(_STEP.__getitem__, _BRACKET.findall(text)))) > _MAX_BRACKETS:
         raise ValueError("nested too deeply")
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from async_session.errors import SessionError
@@ -37,8 +36,7 @@ class Intent(enum.Enum):
         return self is not Intent.KEEP
 
 
-@dataclass(slots=True)
-class Origin:
+class Origin(NamedTuple):
     """The stored session behind a request: what the next conditional write compares with.
 
     Attributes:
@@ -120,6 +118,8 @@ class Session(TrackedDict):
     _failed: bool = False
     #: the response has started: no cookie can be sent any more
     _answered: bool = False
+    #: the adapter answered itself: what the app still sends is dropped
+    _refused: bool = False
     _owner: str | None = None
     #: a lifetime of this session's own, in seconds
     _lifetime: int | None = None

@@ -11,18 +11,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal, Protocol
 
-from async_session._response import ASGIApp, Message, Receive, Response, Scope, Send
+from async_session._response import (
+    ASGIApp,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    refuse,
+    send_with_session,
+)
 from async_session.cookies import CookieOptions, find_cookie
 from async_session.errors import SessionError, StoreError
 from async_session.manager import SessionManager
 from async_session.policy import SessionPolicy
-from async_session.session import Session
+from async_session.session import Intent, Session
 from async_session.stores.base import SessionStore, SupportsClose
 
 __all__ = ["SessionMiddleware", "get_session"]
 
+_CONNECTIONS = frozenset(("http", "websocket"))
 _FOUND = "async_session"  # where a scope says which cookie its session belongs to
 
 
@@ -137,35 +147,33 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind in {"http", "websocket"}:
-            if not self._skip or not self._skipped(scope["path"]):
-                await self._with_session(scope, receive, send)
-                return
-        elif kind == "lifespan" and self.manager.owns_store:
-            send = self._closing(send)
-        await self.app(scope, receive, send)
+        if kind not in _CONNECTIONS or (self._skip and self._skipped(scope["path"])):
+            if kind == "lifespan" and self.manager.owns_store:
+                send = self._closing(send)
+            await self.app(scope, receive, send)
+            return
+        options = self._options
+        if options.name != self.session_cookie or options.path != self.path:
+            options = self.cookie_options()
+        if _FOUND in scope and scope[_FOUND] == options.name:
+            await self.app(scope, receive, send)  # a second middleware: the first one commits
+            return
+        session = await self.manager.open(find_cookie(scope["headers"], options.pattern))
+        scope["session"] = session
+        scope[_FOUND] = options.name
+        outward = partial(send_with_session, self.manager, session, options, scope, send)
+        try:
+            await self.app(scope, receive, outward)
+        except StoreError as error:
+            if session._answered or kind == "websocket":
+                raise
+            await refuse(error, session, scope, send)
+        else:
+            if session._dirty or session._handed_out or session._intent is not Intent.KEEP:
+                await self.manager.finish(session)
 
     def _skipped(self, path: str) -> bool:
         return any(path == prefix or path.startswith(prefix + "/") for prefix in self._skip)
-
-    async def _with_session(self, scope: Scope, receive: Receive, send: Send) -> None:
-        options = self.cookie_options()
-        if scope.get(_FOUND) == options.name and isinstance(scope.get("session"), Session):
-            await self.app(scope, receive, send)  # a second middleware: the first one commits
-            return
-        cookie = find_cookie(scope["headers"], options.name.encode("ascii"))
-        session = await self.manager.open(cookie)
-        scope["session"] = session
-        scope[_FOUND] = options.name
-        response = Response(self.manager, session, options, scope, send)
-        try:
-            await self.app(scope, receive, response.send)
-        except StoreError as error:
-            if not response.can_refuse():
-                raise
-            await response.refuse(error)
-        else:
-            await self.manager.finish(session)
 
     def _closing(self, send: Send) -> Send:
         """Close the store that was built from a URL, when the app has shut down."""

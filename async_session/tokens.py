@@ -15,18 +15,21 @@ import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from itsdangerous import BadSignature, Signer
 
 from async_session._log import warn_once
 from async_session.errors import ConfigurationError
 
-__all__ = ["CookieSigner", "check_strength", "new_id", "secret_keys", "store_key"]
+__all__ = ["CookieSigner", "Ticket", "check_strength", "new_id", "secret_keys", "store_key"]
 
 #: OWASP ASVS 5.0 (7.2.3) asks for 128 bits of entropy; this is 256.
 _ID_BYTES = 32
 
 _GOOD = "use the output of python -c 'import secrets; print(secrets.token_hex())'"
+#: Cookies that are remembered as verified: some 2 MB.
+_MOST_KNOWN = 4096
 _ID = r"[A-Za-z0-9_-]{43}"
 _SIGNED = re.compile(rf"{_ID}\.[A-Za-z0-9_-]{{43}}", re.ASCII)
 _UNSIGNED = re.compile(_ID, re.ASCII)
@@ -79,6 +82,18 @@ def check_strength(key: bytes, *, strict: bool) -> None:
         warn_once(f"the secret key has only {len(key)} bytes and might be guessed: {_GOOD}")
 
 
+class Ticket(NamedTuple):
+    """What a cookie value that we made says.
+
+    Attributes:
+        id: the session id.
+        key: the store key that follows from it.
+    """
+
+    id: str
+    key: str
+
+
 class CookieSigner:
     """Turns ids into cookie values and back.
 
@@ -88,11 +103,11 @@ class CookieSigner:
             (Flask-Session's ``SESSION_USE_SIGNER = False``).
     """
 
-    __slots__ = ("_pattern", "_signer")
-
     def __init__(self, keys: Sequence[bytes], *, signed: bool = True) -> None:
         self._pattern = _SIGNED if signed else _UNSIGNED
         self._signer = _signer(keys) if signed else None
+        #: Cookie values that were verified before. Only we can make one, so nobody can flood it.
+        self.known: dict[str, Ticket] = {}
 
     def sign(self, session_id: str) -> str:
         """Return the cookie value for an id."""
@@ -100,14 +115,25 @@ class CookieSigner:
             return session_id
         return self._signer.sign(session_id).decode("ascii")
 
-    def verify(self, value: str) -> str | None:
-        """Return the id in a cookie value, or None if we did not make it. Never raises.
+    def verify(self, value: str) -> Ticket | None:
+        """Return what a cookie value says, or None if we did not make it. Never raises.
 
         The format comes first: it bounds the work on what an attacker sends, and it leaves one
         spelling only of each cookie (base64 decoders ignore padding and stray bits).
         """
         if self._pattern.fullmatch(value) is None:
             return None
+        session_id = self._unsign(value)
+        if session_id is None:
+            return None
+        ticket = Ticket(session_id, store_key(session_id))
+        if self._signer is not None:
+            if len(self.known) >= _MOST_KNOWN:
+                self.known.clear()
+            self.known[value] = ticket
+        return ticket
+
+    def _unsign(self, value: str) -> str | None:
         if self._signer is None:
             return value
         try:

@@ -61,10 +61,17 @@ class TrackedDict(dict[Any, Any]):
 
     def __getitem__(self, key: Any, /) -> Any:
         self.accessed = True
-        return self._hand_out(super().__getitem__(key))
+        value = dict.__getitem__(self, key)
+        if type(value) not in _SCALARS:
+            self._handed_out = True
+        return value
 
     def get(self, key: Any, default: Any = None, /) -> Any:
-        return self._hand_out(super().get(key, default))
+        self.accessed = True
+        value = dict.get(self, key, default)
+        if type(value) not in _SCALARS:
+            self._handed_out = True
+        return value
 
     def __contains__(self, key: object, /) -> bool:
         self.accessed = True
@@ -107,7 +114,7 @@ class TrackedDict(dict[Any, Any]):
         self.accessed = True
         return super().__ne__(other)
 
-    __hash__ = None  # type: ignore[assignment]  # as every dict
+    __hash__ = None
 
     def __or__(self, other: Any) -> Any:
         self._hand_out_all()
@@ -169,6 +176,6 @@ class TrackedDict(dict[Any, Any]):
         super().update(new)
         self._assign(*new)
 
-    def __ior__(self, other: Any) -> Self:  # type: ignore[override,misc]
+    def __ior__(self, other: Any) -> Self:
         self.update(other)
         return self

@@ -28,7 +28,7 @@ from async_session.stores import _memcached_wire as wire
 from async_session.stores._memcached_nodes import Node, node_of, parse_nodes
 from async_session.stores.base import Match
 from async_session.stores.memcached import MemcachedStore
-from async_session.tokens import CookieSigner, store_key
+from async_session.tokens import CookieSigner
 
 KEY = "ab" + "0" * 62
 NAME = b"session:" + KEY.encode()
@@ -487,9 +487,9 @@ async def test_an_app_on_three_nodes_of_which_one_is_frozen(
     while min(map(len, clients.values())) < 2:
         client = Client(app)
         assert (await client.get("sign_in")).status == 200
-        session_id = CookieSigner([SECRET.encode()]).verify(client.cookie or "")
-        assert session_id is not None
-        clients[node_of(store._nodes, store_key(session_id)).name].append(client)
+        ticket = CookieSigner([SECRET.encode()]).verify(client.cookie or "")
+        assert ticket is not None
+        clients[node_of(store._nodes, ticket.key).name].append(client)
     frozen, *others = (clients[node.address][:2] for node in three)
     three[0].freeze()
     try:

@@ -55,10 +55,11 @@ class MemoryStore:
 
     async def open(self, key: str, /) -> bytes | None:
         """Return the value under `key`, or None if there is none or its ttl has passed."""
-        item = self._items.get(key)
-        if item is None or item[0] <= self._clock():
+        try:
+            expiry, value = self._items[key]
+        except KeyError:
             return None
-        return item[1]
+        return value if expiry > self._clock() else None
 
     async def save(
         self, key: str, data: bytes, /, *, ttl: int, match: Match | bytes = Match.ANY

@@ -132,7 +132,7 @@ async def _transaction(client: Any) -> AsyncIterator[Session]:
     manager, options = middleware.manager, middleware.cookie_options()
     request = client.build_request("GET", options.path)
     headers = [(name.lower(), value) for name, value in request.headers.raw]  # as a server does
-    session = await manager.open(find_cookie(headers, options.name.encode()))
+    session = await manager.open(find_cookie(headers, options.pattern))
     yield session
     line = cookie_line(await manager.commit(session), options, with_max_age=True)
     if line is not None:

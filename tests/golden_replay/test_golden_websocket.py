@@ -15,7 +15,7 @@ Scenario = dict[str, Any]
 Subject = QuartSubject | StarletteSubject
 
 SCENARIOS: dict[str, Scenario] = {item["id"]: item for item in load()["websocket_scenarios"]}
-KEPT = SessionPolicy.flask().ttl(2678400)
+KEPT = SessionPolicy.flask().ttl(2678400, lifetime=2678400)
 SET = "session=<VALUE>; HttpOnly; Path=/"
 SET_PERMANENT = "session=<VALUE>; Expires=<NOW+2678400>; HttpOnly; Path=/"
 WRITTEN = ["read", f"write ttl={KEPT}"]

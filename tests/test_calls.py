@@ -1,0 +1,112 @@
+"""Function calls per request over the bare app: what speed comes to, free of any machine's noise.
+
+Counted as the profiler sees them, Python's and C's. A limit is raised only with a reason.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Awaitable, Callable
+from statistics import median
+from typing import Any
+
+import pytest
+from harness import KEY
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from async_session import SessionStore
+from async_session.starlette import SessionMiddleware
+from async_session.stores.memory import MemoryStore
+from async_session.testing import make_cookie
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def untouched(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("ok")
+
+
+async def reads(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(str(request.session["user_id"]))
+
+
+def _caller(app: Any, path: str, cookie: str | None) -> Callable[[], Awaitable[None]]:
+    headers = [(b"host", b"localhost"), (b"accept", b"*/*")]
+    if cookie is not None:
+        headers.append((b"cookie", f"theme=dark; session={cookie}; tracking=1".encode()))
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "root_path": "",
+        "scheme": "http",
+        "query_string": b"",
+        "headers": headers,
+    }
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def call() -> None:
+        await app(dict(scope), receive, send)
+
+    return call
+
+
+async def _count(call: Callable[[], Awaitable[None]]) -> tuple[float, float]:
+    for _ in range(20):
+        await call()
+    counts: list[dict[str, int]] = []
+    before = sys.getprofile()
+    gc.disable()
+    try:
+        for _ in range(21):
+            seen = {"call": 0, "c_call": 0}
+
+            def profile(frame: object, event: str, arg: object, seen: Any = seen) -> None:
+                if event in seen:
+                    seen[event] += 1
+
+            sys.setprofile(profile)
+            await call()
+            sys.setprofile(before)
+            counts.append(seen)
+    finally:
+        sys.setprofile(before)
+        gc.enable()
+    return median(c["call"] for c in counts), median(c["c_call"] for c in counts)
+
+
+async def _over_bare(store: SessionStore, path: str, *, with_cookie: bool) -> tuple[float, float]:
+    routes = [Route("/untouched", untouched), Route("/reads", reads)]
+    bare = await _count(_caller(Starlette(routes=routes), "/untouched", None))
+    app = Starlette(routes=routes)
+    app.add_middleware(SessionMiddleware, secret_key=KEY, store=store)
+    data = {"user_id": 42, "name": "Ada", "theme": "dark", "cart": [1, 2, 3]}
+    cookie = await make_cookie(store, data, secret_key=KEY) if with_cookie else None
+    ours = await _count(_caller(app, path, cookie))
+    return ours[0] - bare[0], ours[1] - bare[1]
+
+
+async def test_an_untouched_anonymous_request() -> None:
+    python, c = await _over_bare(MemoryStore(), "/untouched", with_cookie=False)
+    assert python <= 6
+    assert c <= 4
+
+
+async def test_a_read_from_memory() -> None:
+    python, c = await _over_bare(MemoryStore(), "/reads", with_cookie=True)
+    assert python <= 16
+    assert c <= 16
