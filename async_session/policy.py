@@ -17,9 +17,11 @@ from __future__ import annotations
 import dataclasses
 import enum
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import UnionType
 from typing import Any, Literal, NamedTuple, Self
 
 from async_session.errors import ConfigurationError
@@ -167,12 +169,21 @@ class SessionPolicy:
                 raise ConfigurationError(
                     f"{name}={getattr(self, name)!r} is not known: use one of {choices}"
                 )
-        for name, least in _LEAST.items():
+        for name, (least, kind, what) in _LEAST.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
+            if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
                 raise ConfigurationError(
-                    f"{name}={value!r} cannot work: write a number, at least {least}"
+                    f"{name}={value!r} cannot work: write a {what}, at least {least}"
                 )
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(
+                    f"{name}={getattr(self, name)!r} cannot work: write True or False"
+                )
+        if not isinstance(self.merge, Mapping):
+            raise ConfigurationError(
+                f'merge={self.merge!r} is no dict of resolvers: write {{"hits": merge.add}}'
+            )
         for key, resolver in self.merge.items():
             if not callable(resolver):
                 raise ConfigurationError(
@@ -250,14 +261,21 @@ _CHOICES = {
     "on_gone": ("drop", "raise"),
     "on_store_error": ("raise", "anonymous"),
 }
-_LEAST = {"refresh_interval": 0, "timeout": 0.001, "clock_skew": 0, "max_size": 1024}
+_SWITCHES = ("permanent", "refresh_each_request", "detect_mutation", "reject_unsafe")
+_WHOLE: tuple[type | UnionType, str] = (int, "whole number")
+_LEAST: Mapping[str, tuple[float, type | UnionType, str]] = {
+    "refresh_interval": (0, *_WHOLE),
+    "timeout": (0.001, int | float, "number"),
+    "clock_skew": (0, *_WHOLE),
+    "max_size": (1024, *_WHOLE),
+}
 
 
 def _seconds(name: str, value: object) -> int:
     """Return a lifetime in whole seconds, rounded down as in Flask."""
     if isinstance(value, timedelta):
         return int(value.total_seconds())
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ConfigurationError(
             f"{name}={value!r} is no length of time: write seconds or a timedelta"
         )
