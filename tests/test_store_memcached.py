@@ -176,6 +176,35 @@ async def test_large_values_do_not_pile_up_before_a_frozen_server(
 
 
 @pytest.mark.anyio
+async def test_what_was_not_sent_to_a_frozen_server_never_is(
+    own_memcached_server: MemcachedServer,
+) -> None:
+    store = MemcachedStore(own_memcached_server.address, timeout=0.5)
+    await store.save(KEY, OLD, ttl=60)
+    own_memcached_server.freeze()
+    try:
+        saves = (store.save(KEY, bytes(900_000), ttl=60) for _ in range(20))
+        await asyncio.gather(*saves, return_exceptions=True)
+        async with asyncio.timeout(2):
+            await store.aclose()  # would wait until the server has taken all of it
+    finally:
+        own_memcached_server.thaw()
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_went_silent_is_not_used_again() -> None:
+    # As behind a firewall that forgot it: nothing comes back, not even an error.
+    async with answering(b"END\r\n", b"", b"END\r\n") as (address, asked):
+        store = MemcachedStore(address, timeout=0.3)
+        assert await store.open(KEY) is None
+        with pytest.raises(StoreUnavailable, match="no answer"):
+            await store.open(KEY)
+        assert await store.save(KEY, NEW, ttl=60, match=OLD[:16]) is False
+        assert len(asked) == 3
+        await store.aclose()
+
+
+@pytest.mark.anyio
 async def test_the_many_who_wait_for_a_slow_connection_have_their_turn(
     own_memcached_server: MemcachedServer,
 ) -> None:
@@ -272,7 +301,7 @@ async def test_only_reads_and_deletes_are_sent_again(kind: str) -> None:
             await store.delete(KEY)
         else:
             match = {"any": Match.ANY, "absent": Match.ABSENT, "version": OLD[:16]}[kind]
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(StoreUnavailable, match="it closed the connection"):
                 await store.save(KEY, NEW, ttl=60, match=match)  # type: ignore[arg-type]
         await store.aclose()
     verbs = [request.partition(b" ")[0] for request in asked]
