@@ -21,6 +21,9 @@ __all__ = ["CookieOptions", "cookie_pattern", "find_cookie", "vary_on_cookie"]
 
 #: RFC 6265bis 5.7: browsers ignore an attribute that is longer.
 _MAX_ATTRIBUTE = 1024
+#: The same, 5.6: nor do they keep a name and value that are longer together. Ours takes 87.
+_MAX_COOKIE = 4096
+_MAX_NAME = _MAX_COOKIE - 87
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _SAME_SITE = {"lax": "Lax", "strict": "Strict", "none": "None"}
@@ -63,10 +66,17 @@ class CookieOptions:
     _after: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not _TOKEN.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _TOKEN.fullmatch(self.name):
             raise ConfigurationError(
                 f"{self.name!r} cannot name a cookie: use letters, digits, '-' and '_'"
             )
+        if len(self.name) > _MAX_NAME:
+            raise ConfigurationError(
+                f"the cookie's name is {len(self.name)} characters long and browsers drop a "
+                f"cookie above {_MAX_COOKIE}: shorten it"
+            )
+        if not isinstance(self.path, str):
+            raise ConfigurationError(f"path={self.path!r} is no path for a cookie: write '/'")
         object.__setattr__(self, "secure", bool(self.secure or self.partitioned))
         object.__setattr__(self, "pattern", cookie_pattern(self.name))
         object.__setattr__(self, "_before", _attribute("Domain", _domain(self.domain)))
@@ -132,22 +142,23 @@ class CookieOptions:
             warn_once(text)
 
     def _checks(self) -> Iterator[tuple[bool, str]]:
-        name = self.name
-        drop = f"browsers drop a cookie named {name} that is not"
+        # Browsers look for these beginnings in any case.
+        name = self.name.lower()
+        drop = f"browsers drop a cookie named {self.name} that is not"
         yield (
             str(self.samesite).lower() == "none" and self.samesite is not None and not self.secure,
             "browsers drop a cookie with SameSite=None that is not Secure: set both",
         )
         yield (
-            name.startswith(("__Host-", "__Secure-", "__Http-")) and not self.secure,
+            name.startswith(("__host-", "__secure-", "__http-")) and not self.secure,
             f"{drop} Secure: set it",
         )
         yield (
-            name.startswith(("__Http-", "__Host-Http-")) and not self.httponly,
+            name.startswith(("__http-", "__host-http-")) and not self.httponly,
             f"{drop} HttpOnly: set it",
         )
         yield (
-            name.startswith("__Host-") and bool(self.domain or self.path != "/"),
+            name.startswith("__host-") and bool(self.domain or self.path != "/"),
             f"{drop} for the whole host: leave out the Domain, and let the Path be '/'",
         )
 
@@ -188,10 +199,10 @@ def _attribute(name: str, value: str | None) -> str:
 def _domain(domain: str | None) -> str | None:
     if not domain:
         return None
-    host = domain.partition(":")[0].lstrip(".")
     try:
+        host = domain.partition(":")[0].lstrip(".")
         encoded = host.encode("idna").decode("ascii")
-    except UnicodeError as error:
+    except (AttributeError, UnicodeError) as error:
         raise ConfigurationError(f"{domain!r} is no domain for a cookie: {error}") from error
     if not re.fullmatch(r"[A-Za-z0-9._-]+", encoded):
         raise ConfigurationError(f"{domain!r} is no domain for a cookie: write 'example.com'")
@@ -236,4 +247,6 @@ def vary_on_cookie(lines: Sequence[str]) -> list[str]:
 
 def _is_loopback(host: str) -> bool:
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    return name in {"localhost", "[::1]"} or name.startswith("127.") or name.endswith(".localhost")
+    if name in {"localhost", "[::1]"} or name.endswith(".localhost"):
+        return True
+    return re.fullmatch(r"127(\.\d{1,3}){3}", name, re.ASCII) is not None
