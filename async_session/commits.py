@@ -103,13 +103,10 @@ class Committer:
 
     def _adopt(self, session: Session, session_id: str, record: Record, payload: bytes) -> None:
         """Remember what is stored now, and what this session itself put into it."""
+        origin = session._origin
+        key = origin.key if origin and origin.id == session_id else store_key(session_id)
         session._origin = Origin(
-            session_id,
-            store_key(session_id),
-            record.version,
-            payload,
-            record.serializer,
-            record.written,
+            session_id, key, record.version, payload, record.serializer, record.written
         )
         session._extras = record.extras
 

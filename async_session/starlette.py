@@ -162,15 +162,39 @@ class SessionMiddleware:
         scope["session"] = session
         scope[_FOUND] = options.name
         outward = partial(send_with_session, self.manager, session, options, scope, send)
+        if kind == "websocket":
+            await self._websocket(scope, receive, outward, session)
+            return
         try:
             await self.app(scope, receive, outward)
         except StoreError as error:
-            if session._answered or kind == "websocket":
+            if session._answered:
                 raise
             await refuse(error, session, scope, send)
         else:
             if session._dirty or session._handed_out or session._intent is not Intent.KEEP:
                 await self.manager.finish(session)
+
+    async def _websocket(
+        self, scope: Scope, receive: Receive, send: Send, session: Session
+    ) -> None:
+        gone = False
+
+        async def receiving() -> Message:
+            nonlocal gone
+            message = await receive()
+            gone = gone or message["type"] == "websocket.disconnect"
+            return message
+
+        try:
+            await self.app(scope, receiving, send)
+        except Exception:
+            # A client that goes away ends most websockets, as an exception in the app: what was
+            # written before is kept. Any other exception discards it, as for a request.
+            if gone:
+                await self.manager.finish(session)
+            raise
+        await self.manager.finish(session)
 
     def _skipped(self, path: str) -> bool:
         return any(path == prefix or path.startswith(prefix + "/") for prefix in self._skip)

@@ -15,7 +15,7 @@ import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from itsdangerous import BadSignature, Signer
 
@@ -27,8 +27,9 @@ __all__ = ["CookieSigner", "Ticket", "check_strength", "new_id", "secret_keys", 
 #: OWASP ASVS 5.0 (7.2.3) asks for 128 bits of entropy; this is 256.
 _ID_BYTES = 32
 
-_KINDS = "write a str or bytes, or an object whose str() is the secret"
 _GOOD = "use the output of python -c 'import secrets; print(secrets.token_hex())'"
+T = TypeVar("T")
+
 #: Cookies that are remembered as verified: some 2 MB.
 _MOST_KNOWN = 4096
 _ID = r"[A-Za-z0-9_-]{43}"
@@ -67,13 +68,9 @@ def secret_keys(current: object, fallbacks: object = ()) -> tuple[bytes, ...]:
 
 
 def _as_bytes(secret: object) -> bytes:
-    if hasattr(secret, "get_secret_value"):  # pydantic's: its text is stars, the same for all
-        raise ConfigurationError("a secret key is wrapped: write key.get_secret_value()")
     text = secret if isinstance(secret, bytes) else str(secret or "").encode()
     if not text:
         raise ConfigurationError(f"a secret key is empty: {_GOOD}")
-    if type(secret).__str__ is object.__str__:
-        raise ConfigurationError(f"a secret key is of type {type(secret).__name__}: {_KINDS}")
     return text
 
 
@@ -113,12 +110,17 @@ class CookieSigner:
         self._signer = _signer(keys) if signed else None
         #: Cookie values that were verified before. Only we can make one, so nobody can flood it.
         self.known: dict[str, Ticket] = {}
+        self._signed: dict[str, str] = {}
 
     def sign(self, session_id: str) -> str:
-        """Return the cookie value for an id."""
+        """Return the cookie value for an id, signed with the current key."""
         if self._signer is None:
             return session_id
-        return self._signer.sign(session_id).decode("ascii")
+        value = self._signed.get(session_id)
+        if value is None:
+            value = self._signer.sign(session_id).decode("ascii")
+            _remember(self._signed, session_id, value)
+        return value
 
     def verify(self, value: str) -> Ticket | None:
         """Return what a cookie value says, or None if we did not make it. Never raises.
@@ -133,9 +135,7 @@ class CookieSigner:
             return None
         ticket = Ticket(session_id, store_key(session_id))
         if self._signer is not None:
-            if len(self.known) >= _MOST_KNOWN:
-                self.known.clear()
-            self.known[value] = ticket
+            _remember(self.known, value, ticket)
         return ticket
 
     def _unsign(self, value: str) -> str | None:
@@ -145,6 +145,12 @@ class CookieSigner:
             return self._signer.unsign(value).decode("ascii")
         except BadSignature:
             return None
+
+
+def _remember(cache: dict[str, T], key: str, value: T) -> None:
+    if len(cache) >= _MOST_KNOWN:
+        cache.clear()
+    cache[key] = value
 
 
 def _signer(keys: Sequence[bytes]) -> Signer:
