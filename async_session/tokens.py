@@ -27,6 +27,7 @@ __all__ = ["CookieSigner", "Ticket", "check_strength", "new_id", "secret_keys", 
 #: OWASP ASVS 5.0 (7.2.3) asks for 128 bits of entropy; this is 256.
 _ID_BYTES = 32
 
+_KINDS = "write a str or bytes, or an object whose str() is the secret"
 _GOOD = "use the output of python -c 'import secrets; print(secrets.token_hex())'"
 T = TypeVar("T")
 
@@ -68,9 +69,13 @@ def secret_keys(current: object, fallbacks: object = ()) -> tuple[bytes, ...]:
 
 
 def _as_bytes(secret: object) -> bytes:
+    if hasattr(secret, "get_secret_value"):  # pydantic's: its text is stars, the same for all
+        raise ConfigurationError("a secret key is wrapped: write key.get_secret_value()")
     text = secret if isinstance(secret, bytes) else str(secret or "").encode()
     if not text:
         raise ConfigurationError(f"a secret key is empty: {_GOOD}")
+    if type(secret).__str__ is object.__str__:
+        raise ConfigurationError(f"a secret key is of type {type(secret).__name__}: {_KINDS}")
     return text
 
 
