@@ -124,6 +124,10 @@ class TrackedDict(dict[Any, Any]):
         self._hand_out_all()
         return super().__ror__(other)
 
+    def __reduce_ex__(self, protocol: Any, /) -> tuple[Any, ...]:
+        """Let `copy` and `pickle` make a plain dict: the rest belongs to one request."""
+        return dict, (self.copy(),)
+
     def __repr__(self) -> str:
         self.accessed = True
         return f"<{type(self).__name__} {super().__repr__()}>"
