@@ -15,13 +15,14 @@ from async_session._aio import deadline, run_to_completion
 from async_session.codec import Codec
 from async_session.commits import Committer
 from async_session.errors import (
+    ConfigurationError,
     SessionError,
     SessionGone,
     StoreError,
 )
 from async_session.opening import Opener, too_slow
 from async_session.plan import NOTHING, VARY, CookieAction, cookie_action, rule_for
-from async_session.policy import SessionPolicy
+from async_session.policy import SessionPolicy, as_policy
 from async_session.record import Ended
 from async_session.serializers import TaggedJSONSerializer
 from async_session.session import Intent, Origin, Session
@@ -29,7 +30,7 @@ from async_session.stores.base import SessionStore
 from async_session.stores.urls import as_store
 from async_session.tokens import CookieSigner, check_strength, secret_keys
 
-__all__ = ["CookieAction", "SessionManager"]
+__all__ = ["CookieAction", "SessionManager", "as_clock"]
 
 _TOO_LATE = (
     "a session was started, or given a new id, when its cookie could no longer be sent: do it "
@@ -66,7 +67,7 @@ class SessionManager(Opener):
         sign: bool = True,
     ) -> None:
         store, self.owns_store = as_store(store)
-        policy = policy or SessionPolicy()
+        policy, clock = as_policy(policy), as_clock(clock)
         keys = secret_keys(secret_key, secret_key_fallbacks) if sign else ()
         if keys:
             check_strength(keys[0], strict=policy.reject_unsafe)
@@ -252,6 +253,15 @@ class SessionManager(Opener):
                 return await work
         except TimeoutError as error:
             raise too_slow(self.policy.timeout) from error
+
+
+def as_clock(value: Callable[[], float]) -> Callable[[], float]:
+    """Return `value` if it can be a clock; refuse all else."""
+    if not callable(value):
+        raise ConfigurationError(
+            f"clock={value!r} is no clock: write a function of no arguments, such as time.time"
+        )
+    return value
 
 
 def _gone(session: Session) -> SessionGone:

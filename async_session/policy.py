@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from async_session.errors import ConfigurationError
 
-__all__ = ["RULES", "Cookie", "Rule", "SessionPolicy", "Store", "Vary", "decide"]
+__all__ = ["RULES", "Cookie", "Rule", "SessionPolicy", "Store", "Vary", "as_policy", "decide"]
 
 
 class Cookie(enum.Enum):
@@ -269,6 +269,13 @@ _LEAST: Mapping[str, tuple[float, type | UnionType, str]] = {
     "clock_skew": (0, *_WHOLE),
     "max_size": (1024, *_WHOLE),
 }
+
+
+def as_policy(value: object) -> SessionPolicy:
+    """Return `value` if it is a policy, the default one for None; refuse all else."""
+    if value is not None and not isinstance(value, SessionPolicy):
+        raise ConfigurationError(f"{value!r} is no policy: write SessionPolicy(...)")
+    return value or SessionPolicy()
 
 
 def _seconds(name: str, value: object) -> int:

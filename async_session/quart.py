@@ -17,9 +17,9 @@ from async_session._log import log
 from async_session._null_session import NullInterface
 from async_session.cookies import CookieOptions, cookie_pattern, find_cookie, vary_on_cookie
 from async_session.errors import ConfigurationError, SessionError
-from async_session.manager import SessionManager
+from async_session.manager import SessionManager, as_clock
 from async_session.plan import CookieAction, cookie_line
-from async_session.policy import SessionPolicy
+from async_session.policy import SessionPolicy, as_policy
 from async_session.session import Session
 from async_session.stores.base import SessionStore, SupportsClose
 from async_session.stores.urls import as_store
@@ -64,8 +64,8 @@ class ServerSideSessionInterface(SessionInterface):
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.store, self.owns_store = as_store(store)
-        self._policy = policy or SessionPolicy()
-        self._clock = clock
+        self._policy = as_policy(policy)
+        self._clock = as_clock(clock)
         self._manager: SessionManager | None = None
         self._seen: tuple[object, ...] = ()
         self._options = CookieOptions()

@@ -26,7 +26,7 @@ from async_session._response import (
 from async_session.cookies import CookieOptions, find_cookie
 from async_session.errors import SessionError, StoreError
 from async_session.manager import SessionManager
-from async_session.policy import SessionPolicy
+from async_session.policy import SessionPolicy, as_policy
 from async_session.session import Intent, Session
 from async_session.stores.base import SessionStore, SupportsClose
 
@@ -228,7 +228,7 @@ def _policy(
         changes |= {"lifetime": 14 * 24 * 60 * 60}
     if refresh is not None or policy is None:
         changes |= {"refresh_each_request": bool(refresh)}
-    return (policy or SessionPolicy()).replace(**changes)
+    return as_policy(policy).replace(**changes)
 
 
 def _prefixes(skip: Iterable[str]) -> tuple[str, ...]:
