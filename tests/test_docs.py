@@ -181,12 +181,16 @@ def test_every_page_is_reached_from_the_index() -> None:
 
 # ----------------------------------------------------------------------------------- reference
 
-PUBLIC = ["async_session", "async_session.starlette", "async_session.quart"]
-PUBLIC += ["async_session.testing"]
-PUBLIC += [
-    module.__name__
-    for module in MODULES
-    if module.__name__.startswith("async_session.stores.") and "._" not in module.__name__
+PUBLIC = [
+    "async_session",
+    "async_session.starlette",
+    "async_session.quart",
+    "async_session.testing",
+    *(
+        module.__name__
+        for module in MODULES
+        if module.__name__.startswith("async_session.stores.") and "._" not in module.__name__
+    ),
 ]
 
 
