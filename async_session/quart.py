@@ -68,7 +68,7 @@ class ServerSideSessionInterface(SessionInterface):
         self._clock = as_clock(clock)
         self._manager: SessionManager | None = None
         self._seen: tuple[object, ...] = ()
-        self._options = CookieOptions()
+        self._options: CookieOptions | None = None
 
     # What the app's config says, read anew for every request
 
@@ -126,10 +126,12 @@ class ServerSideSessionInterface(SessionInterface):
             "samesite": self.get_cookie_samesite(app),
             "partitioned": bool(self.get_cookie_partitioned(app)),
         }
-        if any(getattr(self._options, name) != value for name, value in wanted.items()):
-            self._options = CookieOptions(**cast("Any", wanted))
-            self._options.check(strict=self._policy.reject_unsafe)
-        return self._options
+        options = self._options
+        if options is None or any(getattr(options, name) != wanted[name] for name in wanted):
+            options = CookieOptions(**cast("Any", wanted))
+            options.check(strict=self._policy.reject_unsafe)
+            self._options = options
+        return options
 
     # What Quart calls
 
@@ -254,7 +256,7 @@ class QuartSession:
             app.session_interface = NullInterface()  # type: ignore[assignment]  # Quart names its default's type
             return
         interface = _ExtensionInterface(store, policy=self._policy, clock=self._clock)
-        if app.secret_key:
+        if app.secret_key or not interface.signs(app):
             interface.manager(app)  # what cannot work is said now, not at the first request
         interface.cookie_options(app)
         app.session_interface = interface  # type: ignore[assignment]  # likewise
