@@ -36,7 +36,12 @@ async def send_with_session(
     """Pass a message on; commit the session before the first, and add its headers to that one."""
     if not session._answered and message["type"] in _STARTS:
         # Without a cookie, and with nobody who looked: nothing to commit, nothing to add.
-        if session.accessed or session._origin is not None or session.unavailable:
+        if (
+            session.accessed
+            or session.modified
+            or session._origin is not None
+            or session.unavailable
+        ):
             try:
                 action = await manager.commit(session)
             except StoreError as error:
