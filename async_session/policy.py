@@ -26,7 +26,17 @@ from typing import Any, Literal, NamedTuple, Self
 
 from async_session.errors import ConfigurationError
 
-__all__ = ["RULES", "Cookie", "Rule", "SessionPolicy", "Store", "Vary", "as_policy", "decide"]
+__all__ = [
+    "RULES",
+    "Cookie",
+    "Rule",
+    "SessionPolicy",
+    "Store",
+    "Vary",
+    "as_policy",
+    "decide",
+    "seconds",
+]
 
 
 class Cookie(enum.Enum):
@@ -159,10 +169,10 @@ class SessionPolicy:
     absolute: int | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "idle", _seconds("lifetime", self.lifetime))
+        object.__setattr__(self, "idle", seconds("lifetime", self.lifetime))
         absolute = self.absolute_lifetime
         object.__setattr__(
-            self, "absolute", None if absolute is None else _seconds("absolute_lifetime", absolute)
+            self, "absolute", None if absolute is None else seconds("absolute_lifetime", absolute)
         )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
@@ -278,7 +288,7 @@ def as_policy(value: object) -> SessionPolicy:
     return value or SessionPolicy()
 
 
-def _seconds(name: str, value: object) -> int:
+def seconds(name: str, value: object) -> int:
     """Return a lifetime in whole seconds, rounded down as in Flask."""
     if isinstance(value, timedelta):
         return int(value.total_seconds())

@@ -24,9 +24,9 @@ from async_session._response import (
     send_with_session,
 )
 from async_session.cookies import CookieOptions, find_cookie
-from async_session.errors import SessionError, StoreError
+from async_session.errors import ConfigurationError, SessionError, StoreError
 from async_session.manager import SessionManager
-from async_session.policy import SessionPolicy, as_policy
+from async_session.policy import SessionPolicy, as_policy, seconds
 from async_session.session import Intent, Session
 from async_session.stores.base import SessionStore, SupportsClose
 
@@ -142,7 +142,9 @@ class SessionMiddleware:
         """Return the cookie's options; `session_cookie` and `path` may be assigned at any time."""
         options = self._options
         if options.name != self.session_cookie or options.path != self.path:
-            options = self._options = options.replace(name=self.session_cookie, path=self.path)
+            options = options.replace(name=self.session_cookie, path=self.path)
+            options.check(strict=self.manager.policy.reject_unsafe)
+            self._options = options
         return options
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -221,6 +223,7 @@ def _policy(
     """Return what Starlette's parameters and a policy come to; the parameters win."""
     changes: dict[str, Any] = {}
     if max_age is not None:
+        seconds("max_age", max_age)  # named as the caller knows it
         changes |= {"lifetime": max_age, "permanent": True}
     elif lifetime is not None:
         changes |= {"lifetime": lifetime}
@@ -232,6 +235,10 @@ def _policy(
 
 
 def _prefixes(skip: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(skip, str):
-        skip = (skip,)
-    return tuple(prefix.rstrip("/") for prefix in skip)
+    prefixes = (skip,) if isinstance(skip, str) or not isinstance(skip, Iterable) else tuple(skip)
+    for prefix in prefixes:
+        if not isinstance(prefix, str) or not prefix.startswith("/"):
+            raise ConfigurationError(
+                f'skip={skip!r} would skip nothing: write ("/static",), prefixes that begin with /'
+            )
+    return tuple(prefix.rstrip("/") for prefix in prefixes)
