@@ -59,6 +59,10 @@ class Origin(NamedTuple):
     superseded: bool = False
     successor: str | None = None
 
+    def __repr__(self) -> str:
+        # Neither id nor data: error reports show the repr of local variables.
+        return f"<Origin {self.key}>"
+
 
 class Keeper(Protocol):
     """What a session needs of the manager that opened it."""

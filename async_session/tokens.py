@@ -100,6 +100,9 @@ class Ticket(NamedTuple):
     id: str
     key: str
 
+    def __repr__(self) -> str:
+        return f"<Ticket {self.key}>"  # never the id: error reports show local variables
+
 
 class CookieSigner:
     """Turns ids into cookie values and back.
