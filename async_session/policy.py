@@ -181,7 +181,8 @@ class SessionPolicy:
                 )
         for name, (least, kind, what) in _LEAST.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
+            wrong = isinstance(value, bool) or not isinstance(value, kind)
+            if wrong or not value >= least:  # no bound is met by nan
                 raise ConfigurationError(
                     f"{name}={value!r} cannot work: write a {what}, at least {least}"
                 )
