@@ -1,4 +1,4 @@
-"""The session of a Quart app that was given no store."""
+"""The sessions of a Quart app that was given no store, or no secret key."""
 
 from __future__ import annotations
 
@@ -10,25 +10,32 @@ if TYPE_CHECKING:
     from quart import Quart
     from quart.wrappers import BaseRequestWebsocket
 
-__all__ = ["NullInterface"]
+__all__ = ["KeylessSession", "NullInterface"]
 
 
-class _NullSession(NullSession):
-    """Can be read, as empty; says how to choose a store when it is written to."""
+class KeylessSession(NullSession):
+    """Can be read, as empty; says why when it is written to, also where Flask's forgets to."""
 
-    def _fail(self, *args: object, **kwargs: object) -> NoReturn:
-        raise RuntimeError(
-            "this app has no session store: set SESSION_TYPE, for example to 'filesystem' or "
-            "'redis', or write QuartSession(app, store=...)"
-        )
+    _why = "the session is unavailable because no secret key was set: set SECRET_KEY"
 
-    __setitem__ = __delitem__ = clear = pop = popitem = update = setdefault = _fail
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        raise RuntimeError(self._why)
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = update = setdefault = _refuse
+    login = regenerate = logout = save = _refuse
+
+
+class _StorelessSession(KeylessSession):
+    _why = (
+        "this app has no session store: set SESSION_TYPE, for example to 'filesystem' or "
+        "'redis', or write QuartSession(app, store=...)"
+    )
 
 
 class NullInterface(SessionInterface):
     """Opens no session, so that Quart makes a null session."""
 
-    null_session_class = _NullSession
+    null_session_class = _StorelessSession
 
     async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> None:
         return None

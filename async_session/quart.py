@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from async_session._flask_session import DEFAULTS, store_from_config
 from async_session._late_writes import OPENED, LateWrites
 from async_session._log import log
-from async_session._null_session import NullInterface
+from async_session._null_session import KeylessSession, NullInterface
 from async_session.cookies import CookieOptions, cookie_pattern, find_cookie, vary_on_cookie
 from async_session.errors import ConfigurationError, SessionError
 from async_session.manager import SessionManager, as_clock
@@ -55,6 +55,8 @@ class ServerSideSessionInterface(SessionInterface):
         policy: what happens in doubt. The app's config wins where both say something.
         clock: the time in epoch seconds.
     """
+
+    null_session_class = KeylessSession
 
     def __init__(
         self,
