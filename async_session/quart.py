@@ -210,10 +210,10 @@ class _ExtensionInterface(ServerSideSessionInterface):
     def policy(self, app: Quart) -> SessionPolicy:
         policy = super().policy(app)
         interval = app.config["SESSION_REFRESH_INTERVAL"]
-        return policy.replace(
-            permanent=bool(app.config["SESSION_PERMANENT"]),
-            refresh_interval=max(0, policy.idle // 100) if interval is None else interval,
-        )
+        if interval is None:
+            interval = policy.refresh_interval or max(0, policy.idle // 100)
+        permanent = bool(app.config["SESSION_PERMANENT"])
+        return policy.replace(permanent=permanent, refresh_interval=interval)
 
     def signs(self, app: Quart) -> bool:
         return bool(app.config["SESSION_USE_SIGNER"])
