@@ -9,7 +9,10 @@ from __future__ import annotations
 import sys
 import threading
 
-from secantus import SecantusDBServer  # type: ignore[import-untyped]
+from secantus import SecantusDBServer, commands  # type: ignore[import-untyped]
+
+# To MongoDB a write with a number it has seen is a retry, whatever time it is given this time.
+commands._RETRY_IDENTITY_IGNORED |= {"maxTimeMS"}
 
 if __name__ == "__main__":
     server = SecantusDBServer(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import selectors
 import sys
 import warnings
@@ -36,8 +35,15 @@ Document: TypeAlias = dict[str, Any]
 Collection: TypeAlias = AsyncCollection[Document]
 
 _EXAMPLE: Final = "MongoStore('mongodb://localhost/app')"
-# For connecting, and for finding a primary. A call's own deadline ends its waiting before that.
-_CONNECT_MS: Final = 5000
+# What a client of ours is told, unless the URL says otherwise.
+_DEFAULTS: Final[dict[str, Any]] = {
+    # A call's own deadline ends its waiting before that.
+    "connectTimeoutMS": 5000,
+    "serverSelectionTimeoutMS": 5000,
+    # Two connections less, which pymongo leaves open if the loop ends while it makes them. The
+    # first call after a failover notices it, and is sent again.
+    "serverMonitoringMode": "poll",
+}
 #: These read nothing that was not acknowledged before; anything else may on a sharded cluster.
 _READ_CONCERNS: Final = frozenset({"majority", "linearizable"})
 
@@ -109,11 +115,7 @@ class Address:
             # pymongo wants the slash before the question mark, which urlsplit may have dropped.
             self._url = parts._replace(path="/", query=self._url.partition("?")[2]).geturl()
         names = {name.lower() for name, _ in parse_qsl(parts.query)}
-        self._defaults: dict[str, Any] = {
-            name: _CONNECT_MS
-            for name in ("connectTimeoutMS", "serverSelectionTimeoutMS")
-            if name.lower() not in names
-        }
+        self._options = {name: _DEFAULTS[name] for name in _DEFAULTS if name.lower() not in names}
         self._collection = dict(parse_qsl(mine[-1])).get("collection", "") if mine else "sessions"
         #: For people to read: no user, no password, no options.
         self.shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -124,7 +126,7 @@ class Address:
         """Make a client, without connecting; it needs no event loop yet."""
         # pymongo looks for files when it makes one: the first is made before there is a loop.
         client, self._first = self._first, None
-        return AsyncMongoClient(self._url, **self._defaults) if client is None else client
+        return AsyncMongoClient(self._url, **self._options) if client is None else client
 
     def collection(self, client: AsyncMongoClient[Document]) -> Collection:
         """Return the sessions' collection, with the store's settings."""
@@ -134,7 +136,7 @@ class Address:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # pymongo warns about options, and goes on
-                client = AsyncMongoClient[Document](self._url, **self._defaults)
+                client = AsyncMongoClient[Document](self._url, **self._options)
         except Exception:
             # Not chained, and not quoted: the message may hold a piece of a password.
             raise ConfigurationError(
@@ -174,11 +176,21 @@ class Clients:
         if lane is None:
             lane = self._lanes[loop] = _Lane(self._address, self._patience)
             await anext(lane.guard)  # does not wait: no other caller comes in between
-            for closed in [loop for loop in self._lanes if loop.is_closed()]:
-                await asyncio.to_thread(_bury, closed, self._lanes.pop(closed).client)
+            await self._forget_closed_loops()
         if not lane.is_open:
             await lane.open()
         return lane.collection
+
+    def known(self) -> Collection | None:
+        """Return the running loop's collection if there is one already."""
+        lane = self._lanes.get(asyncio.get_running_loop())
+        return None if lane is None or not lane.is_open else lane.collection
+
+    async def _forget_closed_loops(self) -> None:
+        for loop in [loop for loop in self._lanes if loop.is_closed()]:
+            lane = self._lanes.pop(loop)
+            if not lane.is_closed:
+                await asyncio.to_thread(_bury, loop, lane.client)
 
     async def aclose(self) -> None:
         """Close the running loop's client."""
@@ -190,13 +202,13 @@ class Clients:
 class _Lane:
     """What the store uses on one event loop."""
 
-    __slots__ = ("_opening", "client", "collection", "guard", "is_open")
+    __slots__ = ("_opening", "client", "collection", "guard", "is_closed", "is_open")
 
     def __init__(self, address: Address, patience: float) -> None:
         self.client = address.client()
         self.collection = address.collection(self.client)
-        self.guard = _until_loop_ends(self.client, patience)
-        self.is_open = False
+        self.guard = self._until_loop_ends(patience)
+        self.is_open = self.is_closed = False
         self._opening: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -211,22 +223,20 @@ class _Lane:
         await asyncio.shield(self._opening)
         self.is_open = True
 
+    async def _until_loop_ends(self, patience: float) -> AsyncGenerator[None]:
+        """Close the client when this generator is closed.
 
-async def _until_loop_ends(
-    client: AsyncMongoClient[Document], patience: float
-) -> AsyncGenerator[None]:
-    """Close `client` when this generator is closed.
-
-    Every runner (`asyncio.run`, anyio, uvicorn, a TestClient that makes a loop a request) closes
-    the loop's generators before the loop: it is the one moment at which a client that nobody
-    closed can still be closed in its own loop.
-    """
-    try:
-        yield
-    finally:
-        # It says good-bye to the server, which may be frozen.
-        with pymongo.timeout(patience):
-            await client.close()
+        Every runner (`asyncio.run`, anyio, uvicorn, a TestClient that makes a loop a request)
+        closes the loop's generators before the loop: it is the one moment at which a client that
+        nobody closed can still be closed in its own loop.
+        """
+        try:
+            yield
+        finally:
+            self.is_closed = True
+            # It says good-bye to the server, which may be frozen.
+            with pymongo.timeout(patience):
+                await self.client.close()
 
 
 def _bury(loop: asyncio.AbstractEventLoop, client: AsyncMongoClient[Document]) -> None:
@@ -239,15 +249,13 @@ def _bury(loop: asyncio.AbstractEventLoop, client: AsyncMongoClient[Document]) -
         _unburied.append(client)
         return
     closed: Any = loop
+    closed._closed = False
     closed._selector = selectors.DefaultSelector()
     closed._make_self_pipe()
-    closed._closed = False
     try:
-        # Its connections are not watched any more, so nothing can be said on them.
+        # Its connections are not watched any more, so there is no saying good-bye.
         client._topology.pop_all_sessions()
         loop.run_until_complete(client.close())
-        with contextlib.suppress(RuntimeError):
-            loop.run_until_complete(asyncio.sleep(0))
     finally:
         loop.close()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from pymongo import errors
+from pymongo.asynchronous.collection import AsyncCollection
 
 from ..errors import StoreError, StoreUnavailable
 
-__all__ = ["is_duplicate_key", "translated"]
+__all__ = ["is_duplicate_key", "translated", "unanswered"]
 
 # Whoever asks again later gets an answer without anybody changing anything. The timeouts among
 # them may have written: nobody knows.
@@ -39,6 +40,24 @@ def translated(exc: Exception) -> StoreError:
             "MongoStore('mongodb://host/database') to have a client per event loop"
         )
     return StoreError(f"MongoDB refused: {_reason(exc)}")
+
+
+def unanswered(
+    seconds: float, sessions: AsyncCollection[Any] | None, said: Exception | None
+) -> StoreError:
+    """Return the error for a call whose time was up, with what the driver knows of the servers."""
+    late = f"MongoDB did not answer within {seconds:g} s"
+    if sessions is None:
+        return StoreUnavailable(late)
+    servers = sessions.database.client.topology_description.server_descriptions().values()
+    why = next((server.error for server in servers if server.error), said)
+    # A server that refuses our user is not asked by the next calls: they wait in vain.
+    if isinstance(why, errors.OperationFailure):
+        error = translated(why)
+    else:
+        error = StoreUnavailable(f"{late}: {why}" if why else late)
+    error.__cause__ = why
+    return error
 
 
 def _reason(exc: Exception) -> str:

@@ -17,7 +17,7 @@ from .base import VERSION_SIZE, Match
 try:
     import pymongo
     from pymongo.asynchronous.collection import AsyncCollection
-    from pymongo.errors import DuplicateKeyError
+    from pymongo.errors import DuplicateKeyError, ServerSelectionTimeoutError
 
     from ._mongodb_clients import (
         Address,
@@ -28,7 +28,7 @@ try:
         kind_of,
         ours,
     )
-    from ._mongodb_errors import is_duplicate_key, translated
+    from ._mongodb_errors import is_duplicate_key, translated, unanswered
 except ImportError as exc:
     raise ConfigurationError(
         "MongoStore needs pymongo 4.13 or newer: pip install async_session[mongo]"
@@ -192,18 +192,20 @@ class MongoStore:
         cancelled is left open. The driver ends the task itself, a little before the deadline.
         """
         seconds = seconds or self.deadline
+        selection: ServerSelectionTimeoutError | None = None
         try:
             task = asyncio.ensure_future(self._operate(operation, seconds * _DRIVERS_SHARE))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
             await asyncio.wait([task], timeout=seconds)
-            if not task.done():
-                raise StoreUnavailable(f"MongoDB did not answer within {seconds:g} s")
-            return task.result()
-        except StoreError:
-            raise
+            if task.done():
+                return task.result()
+        except ServerSelectionTimeoutError as exc:
+            selection = exc
         except Exception as exc:
             raise translated(exc) from exc
+        sessions = self._clients.known() if self._clients else self._given
+        raise unanswered(seconds, sessions, selection)
 
     async def _operate(self, operation: Callable[[Collection], Awaitable[T]], seconds: float) -> T:
         # Collections refuse to be asked whether they are true.

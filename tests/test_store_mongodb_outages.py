@@ -1,0 +1,453 @@
+"""The MongoDB store when servers die, freeze and refuse, loops end, and calls are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pymongo
+import pytest
+from motor.motor_asyncio import AsyncIOMotorClient
+from proxy import Proxy
+from pymongo import AsyncMongoClient, MongoClient, WriteConcern, errors
+from servers import SecantusServer, free_port
+
+from async_session.errors import StoreError, StoreUnavailable
+from async_session.stores.base import Match
+from async_session.stores.mongodb import MongoStore
+
+KEY = "ab" + "0" * 62
+OLD, NEW = b"old-version-0001" + b"o" * 500, b"new-version-0002" + b"n" * 500
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(params=["url", "pymongo", "motor"])
+def driver(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+Make = Callable[..., MongoStore]
+
+
+@pytest.fixture
+async def make(driver: str) -> AsyncIterator[Make]:
+    """Makes a store on a URL, in each of the three ways to have one."""
+    made: list[Any] = []
+
+    def make(url: str, timeout: float = 1.0) -> MongoStore:
+        if driver == "url":
+            made.append(MongoStore(url, timeout=timeout))
+            return made[-1]  # type: ignore[no-any-return]
+        kind: Any = AsyncMongoClient if driver == "pymongo" else AsyncIOMotorClient
+        made.append(kind(url))
+        return MongoStore(made[-1].get_default_database()["sessions"], timeout=timeout)
+
+    yield make
+    for thing in made:
+        if isinstance(thing, MongoStore):
+            await thing.aclose()
+            continue
+        with pymongo.timeout(0.5):  # or it says good-bye to a dead server for half a minute
+            if isinstance(thing, AsyncMongoClient):
+                await thing.close()
+            else:
+                await asyncio.to_thread(thing.close)
+
+
+# A connection that pymongo's monitors are making when it cancels them keeps its socket.
+leaves_sockets = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
+
+
+def direct(port: int) -> str:
+    # Else the client asks the server for its address, and leaves the proxy out.
+    return f"mongodb://127.0.0.1:{port}/app?directConnection=true"
+
+
+# A server that dies.
+
+
+@leaves_sockets
+@pytest.mark.anyio
+@pytest.mark.parametrize("first", ["open", "save", "absent", "version", "delete"])
+async def test_the_first_call_after_a_crash_succeeds_and_nothing_is_lost(
+    make: Make, own_secantus_server: SecantusServer, first: str
+) -> None:
+    store = make(own_secantus_server.url, 3)
+    await asyncio.gather(*(store.save(KEY, OLD, ttl=60) for _ in range(5)))
+    await asyncio.to_thread(own_secantus_server.restart)
+    if first == "open":
+        assert await store.open(KEY) == OLD
+    elif first == "save":
+        assert await store.save(KEY, NEW, ttl=60) is True
+    elif first == "absent":
+        assert await store.save(KEY, NEW, ttl=60, match=Match.ABSENT) is False
+    elif first == "version":
+        assert await store.save(KEY, NEW, ttl=60, match=OLD[:16]) is True
+    else:
+        await store.delete(KEY)
+    assert await store.save(KEY, OLD, ttl=60) is True
+    assert await store.open(KEY) == OLD
+
+
+@leaves_sockets
+@pytest.mark.anyio
+async def test_calls_while_the_server_is_dead_end_by_the_deadline(
+    make: Make, own_secantus_server: SecantusServer
+) -> None:
+    store = make(own_secantus_server.url, 0.5)
+    await store.save(KEY, OLD, ttl=60)
+    await asyncio.to_thread(own_secantus_server.kill)
+    for call in calls(store):
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable) as caught:
+            await call
+        assert time.monotonic() - began < 0.6
+        assert isinstance(caught.value.__cause__, errors.PyMongoError), "the driver says why"
+
+
+@leaves_sockets
+@pytest.mark.anyio
+async def test_a_port_where_nobody_listens(make: Make) -> None:
+    store = make(f"mongodb://127.0.0.1:{free_port()}/app", 0.5)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match=r"Connect|refused"):
+        await store.open(KEY)
+    assert time.monotonic() - began < 0.6
+
+
+@leaves_sockets
+@pytest.mark.anyio
+async def test_a_server_that_never_answers_a_handshake(make: Make) -> None:
+    writers: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
+    store = make(f"mongodb://127.0.0.1:{silent.sockets[0].getsockname()[1]}/app", 0.5)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        await store.open(KEY)
+    assert time.monotonic() - began < 0.6
+    silent.close()
+    for writer in writers:
+        writer.transport.abort()
+
+
+@leaves_sockets
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["absent", "version", "any", "delete"])
+async def test_a_write_whose_answer_was_lost_is_made_once(
+    make: Make, own_secantus_server: SecantusServer, kind: str
+) -> None:
+    # As a replica set does, the emulator recognises the write that the driver sends again.
+    async with Proxy(own_secantus_server.port) as proxy:
+        store = make(direct(proxy.port), 3)
+        await store.save(KEY[::-1], OLD, ttl=60)
+        if kind != "absent":
+            await store.save(KEY, OLD, ttl=60)
+        cut_the_next_replies(proxy)
+        before = proxy.connections
+        if kind == "delete":
+            await store.delete(KEY)
+        else:
+            match = {"absent": Match.ABSENT, "version": OLD[:16], "any": Match.ANY}[kind]
+            assert await store.save(KEY, NEW, ttl=60, match=match) is True  # type: ignore[arg-type]
+        assert proxy.connections > before
+        assert await store.open(KEY) == (None if kind == "delete" else NEW)
+
+
+# A server that freezes.
+
+
+@leaves_sockets
+@pytest.mark.anyio
+async def test_a_frozen_server_costs_no_more_than_the_deadline(
+    make: Make, own_secantus_server: SecantusServer
+) -> None:
+    store = make(own_secantus_server.url, 0.5)
+    await store.save(KEY, OLD, ttl=60)
+    own_secantus_server.freeze()
+    try:
+        for call in calls(store):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await call
+            assert 0.4 < time.monotonic() - began < 0.65
+        # Motor has ten threads at most on a machine of two cores, and all of them wait.
+        began = time.monotonic()
+        many = await asyncio.gather(*(store.open(KEY) for _ in range(200)), return_exceptions=True)
+        assert time.monotonic() - began < 0.9
+        assert {type(error) for error in many} == {StoreUnavailable}
+    finally:
+        own_secantus_server.thaw()
+    await asyncio.sleep(0.5)
+    assert await store.save(KEY, NEW, ttl=60) is True
+    assert await store.open(KEY) == NEW
+
+
+@pytest.mark.anyio
+async def test_closing_does_not_wait_for_a_frozen_server(
+    own_secantus_server: SecantusServer,
+) -> None:
+    store = MongoStore(own_secantus_server.url, timeout=0.5)
+    await store.save(KEY, OLD, ttl=60)
+    own_secantus_server.freeze()
+    began = time.monotonic()
+    await store.aclose()
+    assert time.monotonic() - began < 1.5
+    own_secantus_server.thaw()
+    assert await store.open(KEY) == OLD, "it may be used again"
+    await store.aclose()
+
+
+# Storms.
+
+
+@leaves_sockets
+@pytest.mark.anyio
+async def test_a_storm_of_cancelled_calls(make: Make, own_secantus_server: SecantusServer) -> None:
+    """Of calls among 3000 cancelled ones every answer is its own key's."""
+    chance = random.Random("storm")
+    async with Proxy(own_secantus_server.port, delay=(0.0, 0.004)) as proxy:
+        store = make(direct(proxy.port), 10)
+        values = {chance.randbytes(32).hex(): chance.randbytes(64) for _ in range(40)}
+        for key, value in values.items():
+            assert await store.save(key, value, ttl=60)
+        wrong: list[tuple[str, bytes | None]] = []
+        answers = 0
+
+        async def live(key: str) -> None:
+            nonlocal answers
+            found = await store.open(key)
+            answers += 1
+            if found != values[key]:
+                wrong.append((key, found))
+
+        async def cancelled(call: Any) -> None:
+            task = asyncio.ensure_future(call)
+            await asyncio.sleep(chance.uniform(0, 0.02))
+            task.cancel()
+            await asyncio.wait([task])
+
+        for _ in range(60):
+            jobs: list[Any] = []
+            for _ in range(50):
+                kind, key = chance.random(), chance.choice(list(values))
+                if kind < 0.6:
+                    jobs.append(cancelled(store.open(key)))
+                elif kind < 0.8:
+                    jobs.append(cancelled(store.delete(chance.randbytes(32).hex())))
+                else:
+                    other = chance.randbytes(32).hex()
+                    jobs.append(cancelled(store.save(other, NEW, ttl=60, match=Match.ABSENT)))
+            jobs += [live(chance.choice(list(values))) for _ in range(5)]
+            chance.shuffle(jobs)
+            await asyncio.gather(*jobs)
+        for key in values:
+            await live(key)
+        assert (answers, wrong) == (340, [])
+        assert proxy.connections <= 110, "a cancelled call does not cost its connection"
+        for task in list(store._tasks):
+            await asyncio.wait([task])
+        assert not store._tasks
+
+
+# Users.
+
+
+@leaves_sockets
+@pytest.mark.anyio
+async def test_users_and_what_they_may_do(make: Make, own_secantus_server: SecantusServer) -> None:
+    server = own_secantus_server
+    await asyncio.to_thread(make_users, server)
+    server._options = ("auth",)
+    await asyncio.to_thread(server.restart)
+
+    def url(user: str, password: str) -> str:
+        return f"mongodb://{user}:{password}@127.0.0.1:{server.port}/app?authSource=admin"
+
+    good = make(url("writer", "s3cret%3A%2F%40"), 3)
+    assert await good.save(KEY, OLD, ttl=60) is True
+    assert await good.open(KEY) == OLD
+    for user, password in (("writer", "wr0ng"), ("nobody", "s3cret%3A%2F%40")):
+        store = make(url(user, password), 1)
+        for call in (store.open(KEY), store.save(KEY, NEW, ttl=60)):
+            with pytest.raises(StoreError) as caught:
+                await call
+            assert type(caught.value) is StoreError, "waiting does not help"
+            assert not any(secret in str(caught.value) for secret in ("s3cret", "wr0ng"))
+    reader = make(url("reader", "s3cret%3A%2F%40"), 3)
+    assert await reader.open(KEY) == OLD
+    for call in (reader.save(KEY, NEW, ttl=60), reader.delete(KEY)):
+        with pytest.raises(StoreError) as caught:
+            await call
+        assert type(caught.value) is StoreError
+
+
+def make_users(server: SecantusServer) -> None:
+    with MongoClient[dict[str, Any]](server.url) as client:
+        for user, role in (("writer", "readWrite"), ("reader", "read")):
+            client.admin.command(
+                "createUser", user, pwd="s3cret:/@", roles=[{"role": role, "db": "app"}]
+            )
+        # The emulator loses users at a crash, unless something after them was made safe.
+        safe = WriteConcern("majority", j=True)
+        client.app.get_collection("other", write_concern=safe).insert_one({})
+
+
+# DNS.
+
+
+@pytest.mark.anyio
+async def test_servers_that_dns_names_are_looked_up_once(
+    own_secantus_server: SecantusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def look_up(*args: Any, **kwargs: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.2)
+        if asked == 1:
+            raise errors.ConfigurationError("The DNS query name does not exist")
+        options = {"tls": False, "directConnection": True}
+        return {"nodelist": [("127.0.0.1", own_secantus_server.port)], "options": options}
+
+    monkeypatch.setattr("pymongo.asynchronous.uri_parser._parse_srv", look_up)
+    store = MongoStore("mongodb+srv://cluster.example.org/app?tls=false", timeout=2)
+    with pytest.raises(StoreUnavailable, match="DNS"):
+        await store.open(KEY)
+    first = asyncio.create_task(store.open(KEY))
+    await asyncio.sleep(0.05)
+    first.cancel()
+    found = await asyncio.gather(*(store.open(KEY) for _ in range(20)))
+    assert (found, asked) == ([None] * 20, 2)
+    await store.aclose()
+
+
+# Event loops. Warnings are errors in this suite, also those of the garbage collector.
+
+
+def test_a_loop_per_call(own_secantus_server: SecantusServer) -> None:
+    # As Starlette's TestClient does it when it is not used in a `with`.
+    store = MongoStore(own_secantus_server.url, timeout=5)
+    for number in range(5):
+        value = OLD + b"%d" % number
+        assert asyncio.run(store.save(KEY, value, ttl=60)) is True
+        assert asyncio.run(store.open(KEY)) == value
+        gc.collect()
+    assert connected(own_secantus_server) == 0, "every loop's connections were closed"
+
+
+def test_loops_that_are_closed_without_a_word(
+    own_secantus_server: SecantusServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MongoStore(own_secantus_server.url, timeout=5)
+    for _ in range(5):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(store.save(KEY, OLD, ttl=60))
+        loop.close()
+    assert asyncio.run(store.open(KEY)) == OLD
+    del loop
+    gc.collect()
+    assert connected(own_secantus_server) == 0
+    assert caplog.messages == []
+
+
+def test_two_loops_at_once(own_secantus_server: SecantusServer) -> None:
+    store = MongoStore(own_secantus_server.url, timeout=5)
+
+    async def other_loop() -> list[bytes | None]:
+        return list(await asyncio.gather(*(store.open(KEY) for _ in range(20))))
+
+    async def main() -> None:
+        await store.save(KEY, OLD, ttl=60)
+        elsewhere = [asyncio.to_thread(asyncio.run, other_loop()) for _ in range(3)]
+        for found in await asyncio.gather(*elsewhere, other_loop()):
+            assert found == [OLD] * 20
+
+    asyncio.run(main())
+    gc.collect()
+    assert connected(own_secantus_server) == 0
+
+
+@pytest.mark.parametrize("kind", [AsyncMongoClient, AsyncIOMotorClient])
+def test_a_client_on_a_second_loop_is_explained(
+    own_secantus_server: SecantusServer, kind: Any
+) -> None:
+    client = kind(own_secantus_server.url)
+    store = MongoStore(client.get_default_database()["sessions"], timeout=5)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(store.open(KEY))
+
+    async def second() -> None:
+        with pytest.raises(StoreError, match="one event loop"):
+            await store.open(KEY)
+
+    async def close() -> None:
+        closing = client.close()
+        if closing is not None:
+            await closing
+
+    try:
+        asyncio.run(second())
+    finally:
+        if kind is AsyncMongoClient:
+            loop.run_until_complete(close())
+        else:
+            client.close()
+        loop.close()
+
+
+@pytest.mark.anyio
+async def test_connections_of_its_own_are_closed(own_secantus_server: SecantusServer) -> None:
+    async with Proxy(own_secantus_server.port) as proxy:
+        store = MongoStore(direct(proxy.port), timeout=5)
+        for _ in range(2):
+            await asyncio.gather(*(store.open(KEY) for _ in range(5)))
+            assert proxy._open
+            await store.aclose()
+            await store.aclose()
+            for _ in range(50):
+                if not proxy._open:
+                    break
+                await asyncio.sleep(0.01)
+            assert not proxy._open
+
+
+def calls(store: MongoStore) -> Any:
+    """Yield one call of each kind, to be awaited one after the other."""
+    yield store.open(KEY)
+    yield store.save(KEY, NEW, ttl=60)
+    yield store.save(KEY, NEW, ttl=60, match=Match.ABSENT)
+    yield store.save(KEY, NEW, ttl=60, match=OLD[:16])
+    yield store.delete(KEY)
+
+
+def cut_the_next_replies(proxy: Proxy) -> None:
+    """Reset each connection that is open now when the server next answers on it."""
+    for transport in proxy._open:
+        side: Any = transport.get_protocol()
+        if not hasattr(side, "_connecting"):
+            side.cut = side._passed
+
+
+def connected(server: SecantusServer) -> int:
+    """Return how many connections to the server this process has."""
+    found = 0
+    for _ in range(50):
+        with open("/proc/self/net/tcp") as table:
+            rows = [line.split() for line in table.readlines()[1:]]
+        port = f":{server.port:04X}"
+        found = sum(row[2].endswith(port) and row[3] == "01" for row in rows)
+        if not found:
+            break
+        time.sleep(0.02)
+    return found
