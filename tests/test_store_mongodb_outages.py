@@ -45,7 +45,7 @@ async def make(driver: str) -> AsyncIterator[Make]:
     def make(url: str, timeout: float = 1.0) -> MongoStore:
         if driver == "url":
             made.append(MongoStore(url, timeout=timeout))
-            return made[-1]  # type: ignore[no-any-return]
+            return made[-1]
         kind: Any = AsyncMongoClient if driver == "pymongo" else AsyncIOMotorClient
         made.append(kind(url))
         return MongoStore(made[-1].get_default_database()["sessions"], timeout=timeout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiomcache
@@ -168,7 +168,7 @@ class OnAnAppsEngine(SQLAlchemyStore):
 
 class TestSQLiteByEngine(TestSQLiteByURL):
     @pytest.fixture
-    def factory(self, tmp_path: Path) -> functools.partial[SQLAlchemyStore]:
+    def factory(self, tmp_path: Path) -> Callable[[], SQLAlchemyStore]:
         # With the defaults: no WAL, and a sync to the disk with every write. As a URI, because
         # SQLAlchemy looks a plain path up on the disk, here in the event loop.
         return functools.partial(
@@ -178,7 +178,7 @@ class TestSQLiteByEngine(TestSQLiteByURL):
 
 class TestPostgreSQLByEngine(TestSQLiteByURL):
     @pytest.fixture
-    def factory(self, postgresql_url: str) -> functools.partial[SQLAlchemyStore]:
+    def factory(self, postgresql_url: str) -> Callable[[], SQLAlchemyStore]:
         url = postgresql_url.replace("postgresql", "postgresql+asyncpg").replace("sslmode", "ssl")
         return functools.partial(OnAnAppsEngine, url)
 

@@ -107,7 +107,7 @@ class Pipeline:
         """Connect, then hand out answers until the connection breaks or the loop ends."""
         connection = self._make_connection()
         try:
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
             self._connection = connection
             self._write(connection)
             while True:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Column,
     Connection,
     Delete,
@@ -115,8 +116,12 @@ class Statements(NamedTuple):
     def on(cls, table: Table, dialect: str) -> Statements:
         """Return the statements for ``"sqlite"`` or ``"postgresql"``."""
         c = table.c
-        key, version, now = bindparam("k"), bindparam("match"), bindparam("now")
-        values = {name: bindparam(f"new_{name}") for name in ("version", "data", "expires")}
+        key: BindParameter[Any] = bindparam("k")
+        version: BindParameter[Any] = bindparam("match")
+        now: BindParameter[Any] = bindparam("now")
+        values: dict[str, BindParameter[Any]] = {
+            name: bindparam(f"new_{name}") for name in ("version", "data", "expires")
+        }
         insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
         insert = insert.values(key=key, **values)
         written = {name: insert.excluded[name] for name in values}

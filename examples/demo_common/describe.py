@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -53,7 +54,7 @@ class RecordView:
     written: datetime
     written_ago: str
     owner: str | None
-    extras: dict[str, object]
+    extras: Mapping[str, object]
     serializer: int
     payload: str
 

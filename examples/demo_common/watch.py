@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from async_session import Match
-from async_session.cookies import find_cookie
+from async_session.cookies import cookie_pattern, find_cookie
 from async_session.record import CorruptRecord, Ended, Tombstone, decode
 from async_session.testing import RecordingStore
 from async_session.tokens import store_key
@@ -170,7 +170,7 @@ class Watch:
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
-            cookie = find_cookie(scope["headers"], COOKIE.encode())
+            cookie = find_cookie(scope["headers"], cookie_pattern(COOKIE))
             visit = Visit(scope["method"], scope["path"], cookie is not None)
             self._visits.append(visit)
 

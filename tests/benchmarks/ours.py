@@ -58,7 +58,9 @@ def _starlette(make: Callable[[], Any]) -> Callable[..., Any]:
 
         routes = [Route("/a", a), Route("/c", c), Route("/d", d), Route("/seed", seed)]
         options = {"store": make(), "refresh_each_request": rolling}
-        return Asgi(Starlette(routes=routes, middleware=[Middleware(SessionMiddleware, KEY, **options)]))
+        return Asgi(
+            Starlette(routes=routes, middleware=[Middleware(SessionMiddleware, KEY, **options)])
+        )
 
     return build
 
@@ -92,7 +94,9 @@ def _quart(make: Callable[[], Any]) -> Callable[..., Any]:
             session.update(data)
             return "ok"
 
-        app.session_interface = ServerSideSessionInterface(make(), policy=SessionPolicy())
+        app.session_interface = ServerSideSessionInterface(  # type: ignore[assignment]
+            make(), policy=SessionPolicy()
+        )
         await app.startup()
         return Asgi(app)
 

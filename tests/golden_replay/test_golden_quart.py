@@ -57,7 +57,11 @@ def calls(reference: Iterable[str], policy: SessionPolicy) -> Iterator[str]:
     """
     for call in reference:
         verb, _, ttl = call.partition(" ttl=")
-        yield f"write ttl={policy.ttl(int(ttl), lifetime=int(ttl))}" if verb in {"write", "touch"} else verb
+        yield (
+            f"write ttl={policy.ttl(int(ttl), lifetime=int(ttl))}"
+            if verb in {"write", "touch"}
+            else verb
+        )
 
 
 def check_payload(subject: QuartSubject, step: Played, theirs: dict[str, Any]) -> None:
