@@ -354,8 +354,8 @@ def test_loops_that_are_closed_without_a_word(
         loop = asyncio.new_event_loop()
         loop.run_until_complete(store.save(KEY, OLD, ttl=60))
         loop.close()
+        del loop
     assert asyncio.run(store.open(KEY)) == OLD
-    del loop
     gc.collect()
     assert connected(own_secantus_server) == 0
     assert caplog.messages == []

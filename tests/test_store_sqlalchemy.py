@@ -338,7 +338,8 @@ def test_a_shared_connection_is_refused() -> None:
 
 
 def test_options_are_checked() -> None:
-    for options in ({"timeout": 0}, {"timeout": -1}, {"table": ""}):
+    wrong: list[dict[str, Any]] = [{"timeout": 0}, {"timeout": -1}, {"table": ""}]
+    for options in wrong:
         with pytest.raises(ConfigurationError, match=next(iter(options))):
             SQLAlchemyStore("sqlite:////a.db", **options)
     assert SQLAlchemyStore("sqlite:////a.db", timeout=2).deadline == 2.0

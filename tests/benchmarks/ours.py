@@ -1,7 +1,12 @@
-"""Our own apps for the peer benchmark: the same four views as every peer's, behind our adapters."""
+"""Our own apps for the peer benchmark: the same four views as every peer's, behind our adapters.
+
+The benchmark, `peer_bench.py`, is not part of this repository; it takes this module as
+``--plugin ours:register``.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +39,7 @@ def _stores(env: Any) -> dict[str, Callable[[], Any]]:
 
 def _starlette(make: Callable[[], Any]) -> Callable[..., Any]:
     async def build(rolling: bool, data: dict[str, Any]) -> Any:
-        from peer_bench import Asgi  # type: ignore[import-not-found]
+        asgi = importlib.import_module("peer_bench").Asgi
         from starlette.applications import Starlette
         from starlette.middleware import Middleware
         from starlette.responses import PlainTextResponse
@@ -57,8 +62,8 @@ def _starlette(make: Callable[[], Any]) -> Callable[..., Any]:
             return PlainTextResponse("ok")
 
         routes = [Route("/a", a), Route("/c", c), Route("/d", d), Route("/seed", seed)]
-        options = {"store": make(), "refresh_each_request": rolling}
-        return Asgi(
+        options: dict[str, Any] = {"store": make(), "refresh_each_request": rolling}
+        return asgi(
             Starlette(routes=routes, middleware=[Middleware(SessionMiddleware, KEY, **options)])
         )
 
@@ -67,7 +72,7 @@ def _starlette(make: Callable[[], Any]) -> Callable[..., Any]:
 
 def _quart(make: Callable[[], Any]) -> Callable[..., Any]:
     async def build(rolling: bool, data: dict[str, Any]) -> Any:
-        from peer_bench import Asgi
+        asgi = importlib.import_module("peer_bench").Asgi
         from quart import Quart, session
 
         from async_session.quart import ServerSideSessionInterface
@@ -98,6 +103,6 @@ def _quart(make: Callable[[], Any]) -> Callable[..., Any]:
             make(), policy=SessionPolicy()
         )
         await app.startup()
-        return Asgi(app)
+        return asgi(app)
 
     return build
