@@ -17,13 +17,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from types import UnionType
 from typing import Any, Literal, NamedTuple, Self
 
+from async_session._checks import check_choices, seconds
 from async_session.errors import ConfigurationError
 
 __all__ = [
@@ -35,7 +34,6 @@ __all__ = [
     "Vary",
     "as_policy",
     "decide",
-    "seconds",
 ]
 
 
@@ -174,32 +172,7 @@ class SessionPolicy:
         object.__setattr__(
             self, "absolute", None if absolute is None else seconds("absolute_lifetime", absolute)
         )
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ConfigurationError(
-                    f"{name}={getattr(self, name)!r} is not known: use one of {choices}"
-                )
-        for name, (least, kind, what) in _LEAST.items():
-            value = getattr(self, name)
-            wrong = isinstance(value, bool) or not isinstance(value, kind)
-            if wrong or not value >= least:  # no bound is met by nan
-                raise ConfigurationError(
-                    f"{name}={value!r} cannot work: write a {what}, at least {least}"
-                )
-        for name in _SWITCHES:
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigurationError(
-                    f"{name}={getattr(self, name)!r} cannot work: write True or False"
-                )
-        if not isinstance(self.merge, Mapping):
-            raise ConfigurationError(
-                f'merge={self.merge!r} is no dict of resolvers: write {{"hits": merge.add}}'
-            )
-        for key, resolver in self.merge.items():
-            if not callable(resolver):
-                raise ConfigurationError(
-                    f"merge[{key!r}] is {resolver!r}: write a function of (base, mine, theirs)"
-                )
+        check_choices(self)
 
     @classmethod
     def flask(cls, **overrides: Any) -> Self:
@@ -267,34 +240,8 @@ class SessionPolicy:
         return now - written >= self.refresh_interval
 
 
-_CHOICES = {
-    "on_conflict": ("merge", "overwrite", "raise"),
-    "on_gone": ("drop", "raise"),
-    "on_store_error": ("raise", "anonymous"),
-}
-_SWITCHES = ("permanent", "refresh_each_request", "detect_mutation", "reject_unsafe")
-_WHOLE: tuple[type | UnionType, str] = (int, "whole number")
-_LEAST: Mapping[str, tuple[float, type | UnionType, str]] = {
-    "refresh_interval": (0, *_WHOLE),
-    "timeout": (0.001, int | float, "number"),
-    "clock_skew": (0, *_WHOLE),
-    "max_size": (1024, *_WHOLE),
-}
-
-
 def as_policy(value: object) -> SessionPolicy:
     """Return `value` if it is a policy, the default one for None; refuse all else."""
     if value is not None and not isinstance(value, SessionPolicy):
         raise ConfigurationError(f"{value!r} is no policy: write SessionPolicy(...)")
     return value or SessionPolicy()
-
-
-def seconds(name: str, value: object) -> int:
-    """Return a lifetime in whole seconds, rounded down as in Flask."""
-    if isinstance(value, timedelta):
-        return int(value.total_seconds())
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigurationError(
-            f"{name}={value!r} is no length of time: write seconds or a timedelta"
-        )
-    return int(value)

@@ -14,6 +14,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Literal, Protocol
 
+from async_session._checks import seconds
 from async_session._response import (
     ASGIApp,
     Message,
@@ -26,7 +27,7 @@ from async_session._response import (
 from async_session.cookies import CookieOptions, find_cookie
 from async_session.errors import ConfigurationError, SessionError, StoreError
 from async_session.manager import SessionManager
-from async_session.policy import SessionPolicy, as_policy, seconds
+from async_session.policy import SessionPolicy, as_policy
 from async_session.session import Intent, Session
 from async_session.stores.base import SessionStore, SupportsClose
 

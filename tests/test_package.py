@@ -29,7 +29,7 @@ LAYERS: list[tuple[str, set[str]]] = [
         {"_tags", "cookies", "merge", "outage", "serializers", "session", "tokens", "tracking"},
     ),
     ("record", {"codec", "record"}),
-    ("policy", {"plan", "policy"}),
+    ("policy", {"_checks", "plan", "policy"}),
     ("stores", {"stores"}),
     ("manager", {"commits", "legacy", "manager", "opening", "owners"}),
     (
