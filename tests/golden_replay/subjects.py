@@ -31,7 +31,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
-from async_session import Match, SessionPolicy
+from async_session import Match, SessionPolicy, SessionStore
 from async_session.quart import QuartSession, ServerSideSessionInterface
 from async_session.record import Record, Tombstone, decode
 from async_session.serializers import TaggedJSONSerializer
@@ -102,31 +102,30 @@ class Subject(Protocol):
 
 
 class Notes:
-    """A memory store that notes what is asked of it, in the recordings' words."""
+    """A store that notes what is asked of it, in the recordings' words; in memory by default."""
 
-    deadline = 0.0
-
-    def __init__(self, clock: Clock) -> None:
-        self.memory = MemoryStore(clock=clock)
+    def __init__(self, clock: Clock, store: SessionStore | None = None) -> None:
+        self.kept = store or MemoryStore(clock=clock)
+        self.deadline: float | None = getattr(self.kept, "deadline", None)
         self.calls: list[str] = []
 
     async def open(self, key: str, /) -> bytes | None:
         self.calls.append("read")
-        return await self.memory.open(key)
+        return await self.kept.open(key)
 
     async def save(
         self, key: str, data: bytes, /, *, ttl: int, match: Match | bytes = Match.ANY
     ) -> bool:
         ends = isinstance(decode(data), Tombstone)
         self.calls.append("delete" if ends else f"write ttl={ttl}")
-        return await self.memory.save(key, data, ttl=ttl, match=match)
+        return await self.kept.save(key, data, ttl=ttl, match=match)
 
     async def delete(self, key: str, /) -> None:
         raise AssertionError("a session is ended by a tombstone, not by delete")
 
     def record_of(self, cookie: str) -> Record:
         """Return what is stored for a cookie value."""
-        data = asyncio.run(self.memory.open(store_key(cookie.partition(".")[0])))
+        data = asyncio.run(self.kept.open(store_key(cookie.partition(".")[0])))
         assert data is not None, "the cookie leads nowhere"
         record = decode(data)
         assert isinstance(record, Record)
@@ -296,9 +295,9 @@ class _ASGISubject:
 
     secret: Any = KEY
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, store: SessionStore | None = None) -> None:
         self.clock = clock
-        self.store = Notes(clock)
+        self.store = Notes(clock, store)
 
     @property
     def calls(self) -> list[str]:
@@ -321,7 +320,7 @@ class _ASGISubject:
         payload = TaggedJSONSerializer().dumps(python(incoming["data"]))
         session_id, record = new_id(), Record(then, then, payload)
         key, data = store_key(session_id), record.encode()
-        asyncio.run(self.store.memory.save(key, data, ttl=10**9))
+        asyncio.run(self.store.kept.save(key, data, ttl=400 * 86400))
         secret = incoming.get("secret", self.secret or KEY)
         secret = secret.encode() if isinstance(secret, str) else secret
         if "salt" not in incoming:
@@ -468,6 +467,7 @@ class QuartSubject(_ASGISubject):
         static: a directory with `STATIC` in it.
         policy: Flask's letter, unless given.
         extension: set up by `QuartSession` instead of by hand.
+        store: in memory, unless given.
     """
 
     def __init__(
@@ -477,8 +477,9 @@ class QuartSubject(_ASGISubject):
         *,
         policy: SessionPolicy | None = None,
         extension: bool = False,
+        store: SessionStore | None = None,
     ) -> None:
-        super().__init__(clock)
+        super().__init__(clock, store)
         self.stage = Stage(
             Framework(
                 flash=quart.flash,
@@ -594,8 +595,15 @@ class QuartSubject(_ASGISubject):
 class StarletteSubject(_ASGISubject):
     """Our middleware around a Starlette app, with the cookie that Flask's config describes."""
 
-    def __init__(self, clock: Clock, static: Path, *, policy: SessionPolicy | None = None) -> None:
-        super().__init__(clock)
+    def __init__(
+        self,
+        clock: Clock,
+        static: Path,
+        *,
+        policy: SessionPolicy | None = None,
+        store: SessionStore | None = None,
+    ) -> None:
+        super().__init__(clock, store)
         self.stage = Stage()
         self._policy = policy or SessionPolicy.flask()
         self._static = static

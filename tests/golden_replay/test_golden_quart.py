@@ -15,7 +15,7 @@ from golden_replay.replay import Answer, Played, Report, load, play, recorded
 from golden_replay.subjects import KEY, Clock, QuartSubject
 from quart import Quart
 
-from async_session import SessionPolicy
+from async_session import SessionPolicy, SessionStore
 from async_session.errors import ConfigurationError
 from async_session.quart import QuartSession
 
@@ -26,26 +26,42 @@ TALLY: Counter[str] = Counter()
 
 
 def replay(
-    scenario: dict[str, Any], static: Path, policy: SessionPolicy
+    scenario: dict[str, Any],
+    static: Path,
+    policy: SessionPolicy,
+    store: SessionStore | None = None,
 ) -> Iterator[tuple[QuartSubject, Played]]:
-    subject = QuartSubject(Clock(), static, policy=policy)
+    subject = QuartSubject(Clock(), static, policy=policy, store=store)
     for step in play(subject, scenario):
         yield subject, step
 
 
 @pytest.mark.parametrize("scenario", COMPARABLE, ids=lambda scenario: scenario["id"])
 def test_recording(scenario: dict[str, Any], static: Path) -> None:
+    check_recording(scenario, static)
+    TALLY["matched"] += 1
+
+
+@pytest.mark.parametrize("scenario", COMPARABLE, ids=lambda scenario: scenario["id"])
+def test_recording_on_every_store(
+    scenario: dict[str, Any], static: Path, made_store: SessionStore
+) -> None:
+    check_recording(scenario, static, made_store)
+
+
+def check_recording(
+    scenario: dict[str, Any], static: Path, store: SessionStore | None = None
+) -> None:
     flask, reference = scenario["flask"], scenario["server_side_reference"]
     policy = SessionPolicy.flask()
     for (subject, step), theirs, model in zip(
-        replay(scenario, static, policy), flask, reference, strict=True
+        replay(scenario, static, policy, store), flask, reference, strict=True
     ):
         assert step.answer == recorded(theirs)
         assert step.calls == list(calls(model["store"], policy))
         check_payload(subject, step, theirs)
         if "value_kept" in model:
             assert (step.value == step.sent) is model["value_kept"]
-    TALLY["matched"] += 1
 
 
 def calls(reference: Iterable[str], policy: SessionPolicy) -> Iterator[str]:

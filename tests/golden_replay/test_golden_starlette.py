@@ -10,6 +10,7 @@ import pytest
 from golden_replay.replay import Answer, Report, load, play, recorded, without_max_age
 from golden_replay.subjects import Clock, StarletteSubject
 
+from async_session import SessionStore
 from async_session.errors import ConfigurationError, SessionError
 
 Scenario = dict[str, Any]
@@ -46,7 +47,19 @@ APPLY = [item for item in COMPARABLE if left_out(item) is None]
 
 @pytest.mark.parametrize("scenario", APPLY, ids=lambda scenario: scenario["id"])
 def test_recording(scenario: Scenario, static: Path) -> None:
-    subject = StarletteSubject(Clock(), static)
+    check_recording(scenario, static)
+    TALLY["matched"] += 1
+
+
+@pytest.mark.parametrize("scenario", APPLY, ids=lambda scenario: scenario["id"])
+def test_recording_on_every_store(
+    scenario: Scenario, static: Path, made_store: SessionStore
+) -> None:
+    check_recording(scenario, static, made_store)
+
+
+def check_recording(scenario: Scenario, static: Path, store: SessionStore | None = None) -> None:
+    subject = StarletteSubject(Clock(), static, store=store)
     for step, theirs in zip(play(subject, scenario), scenario["flask"], strict=True):
         assert without_max_age(step.answer) == recorded(theirs)
         if step.raised is not None:
@@ -55,7 +68,6 @@ def test_recording(scenario: Scenario, static: Path) -> None:
             assert scenario["id"] == "resp-stream-set-inside"
             assert isinstance(step.raised, SessionError)
             assert "await session.save()" in str(step.raised)
-    TALLY["matched"] += 1
 
 
 # What happens on Starlette where it cannot be Flask's way
