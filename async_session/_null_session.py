@@ -14,14 +14,14 @@ __all__ = ["KeylessSession", "NullInterface"]
 
 
 class KeylessSession(NullSession):
-    """Can be read, as empty; says why when it is written to, also where Flask's forgets to."""
+    """Can be read, as empty; says why when it is written to; like Flask's, but for ``|=``."""
 
     _why = "the session is unavailable because no secret key was set: set SECRET_KEY"
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         raise RuntimeError(self._why)
 
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = update = setdefault = _refuse
+    __setitem__ = __delitem__ = clear = pop = popitem = update = setdefault = _refuse
     login = regenerate = logout = save = _refuse
 
 
@@ -30,6 +30,8 @@ class _StorelessSession(KeylessSession):
         "this app has no session store: set SESSION_TYPE, for example to 'filesystem' or "
         "'redis', or write QuartSession(app, store=...)"
     )
+
+    __ior__ = KeylessSession._refuse  # Flask forgets it, and ours is to lose nothing
 
 
 class NullInterface(SessionInterface):
