@@ -149,10 +149,9 @@ async def store_unavailable(request: Request, error: Exception) -> HTMLResponse:
 
 @app.exception_handler(500)
 async def failed(request: Request, error: Exception) -> HTMLResponse:
-    """Answer for a session that cannot be written: its route is over when that comes to light.
+    """Answer for whatever else goes wrong.
 
-    Starlette then finds a handler that it can no longer call, and says so in an error of its own.
+    Not for a session that cannot be written: its route is over when that comes to light, and the
+    middleware answers 503 itself.
     """
-    if isinstance(error, StoreError) or isinstance(error.__cause__, StoreError):
-        return await store_unavailable(request, error)
     return page(request, "sorry.html", status=500, broken=True)
