@@ -483,8 +483,11 @@ def test_what_it_needs_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 def test_settings_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="directory"):
         FileSystemStore("")
-    with pytest.raises(ConfigurationError, match="threshold"):
-        FileSystemStore(tmp_path, threshold=-1)
+    for wrong in (-1, "500"):
+        with pytest.raises(ConfigurationError, match="threshold"):
+            FileSystemStore(tmp_path, threshold=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="write 0o600"):
+        FileSystemStore(tmp_path, mode="0600")  # type: ignore[arg-type]
 
 
 def test_it_shows_its_directory(tmp_path: Path) -> None:

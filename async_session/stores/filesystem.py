@@ -83,8 +83,10 @@ class FileSystemStore:
         path = os.fspath(directory)
         if not path:
             raise ConfigurationError("directory is empty: write FileSystemStore('/var/lib/...')")
-        if threshold < 0:
-            raise ConfigurationError(f"threshold must be 0 or more, not {threshold}")
+        if not isinstance(threshold, int) or threshold < 0:
+            raise ConfigurationError(f"threshold={threshold!r}: write a number, 0 or more")
+        if not isinstance(mode, int):
+            raise ConfigurationError(f"mode={mode!r} is no permission bits: write 0o600")
         if not os.path.isabs(path):  # now, not when it is used: the working directory may change
             path = os.path.abspath(path)
         self._records = Records(path, mode=mode, fsync=fsync, clock=clock)
