@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from bson.codec_options import TypeDecoder, TypeRegistry
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, MongoClient, ReadPreference, WriteConcern, errors
@@ -83,6 +84,15 @@ def store(sessions: Any) -> MongoStore:
     return MongoStore(sessions, timeout=5, clock=lambda: NOW)
 
 
+class BytesAsText(TypeDecoder):
+    @property
+    def bson_type(self) -> type[bytes]:
+        return bytes
+
+    def transform_bson(self, value: bytes) -> str:
+        return value.hex()
+
+
 # What is sent.
 
 
@@ -143,7 +153,13 @@ async def test_a_document(store: MongoStore, sessions: Any) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    "options", [{"tz_aware": True}, {"document_class": RawBSONDocument}], ids=str
+    "options",
+    [
+        {"tz_aware": True},
+        {"document_class": RawBSONDocument},
+        {"type_registry": TypeRegistry([BytesAsText()])},
+    ],
+    ids=["tz", "raw", "types"],
 )
 async def test_how_a_client_decodes_does_not_matter(mongodb_url: str, options: Any) -> None:
     client: AsyncMongoClient[Any] = AsyncMongoClient(mongodb_url, **options)
@@ -404,6 +420,19 @@ async def test_a_failover_is_waited_for_or_unavailable(
         assert time.monotonic() - began < 0.9
     await store.aclose()
     await impatient.aclose()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("code", [6, 64, 133, 262])
+async def test_a_router_without_a_shard_is_unavailable(
+    store: MongoStore, failpoint: FailPoint, code: int
+) -> None:
+    # No labels: else the driver would wait for another router.
+    failing = ("insert", "update", "delete", "find")
+    await failpoint.set(*failing, errorCode=code, errorLabels=[])
+    for call in calls(MongoStore(store._given, timeout=0.5)):  # type: ignore[arg-type]
+        with pytest.raises(StoreUnavailable):
+            await call
 
 
 @pytest.mark.anyio

@@ -60,6 +60,8 @@ async def make(driver: str) -> AsyncIterator[Make]:
                 await thing.close()
             else:
                 await asyncio.to_thread(thing.close)
+    made.clear()
+    gc.collect()  # here, where sockets that pymongo left are expected
 
 
 # A connection that pymongo's monitors are making when it cancels them keeps its socket.
@@ -332,6 +334,25 @@ async def test_servers_that_dns_names_are_looked_up_once(
     await store.aclose()
 
 
+@pytest.mark.anyio
+async def test_a_name_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = asyncio.Event()
+
+    async def look_up(*args: Any, **kwargs: Any) -> Any:
+        await gone.wait()
+        raise errors.ConfigurationError("The DNS query timed out")
+
+    monkeypatch.setattr("pymongo.asynchronous.uri_parser._parse_srv", look_up)
+    store = MongoStore("mongodb+srv://cluster.example.org/app", timeout=0.3)
+    began = time.monotonic()
+    for call in calls(store):
+        with pytest.raises(StoreUnavailable, match=r"0\.3 s"):
+            await call
+    assert time.monotonic() - began < 1.7
+    gone.set()
+    await store.aclose()
+
+
 # Event loops. Warnings are errors in this suite, also those of the garbage collector.
 
 
@@ -391,16 +412,11 @@ def test_a_client_on_a_second_loop_is_explained(
         with pytest.raises(StoreError, match="one event loop"):
             await store.open(KEY)
 
-    async def close() -> None:
-        closing = client.close()
-        if closing is not None:
-            await closing
-
     try:
         asyncio.run(second())
     finally:
         if kind is AsyncMongoClient:
-            loop.run_until_complete(close())
+            loop.run_until_complete(client.close())
         else:
             client.close()
         loop.close()
@@ -411,6 +427,9 @@ async def test_connections_of_its_own_are_closed(own_secantus_server: SecantusSe
     async with Proxy(own_secantus_server.port) as proxy:
         store = MongoStore(direct(proxy.port), timeout=5)
         for _ in range(2):
+            await store.open(KEY)
+            assert await store.open(KEY) is None
+            assert len(proxy._open) == 2 * 2, "the monitor's connection, and one to ask on"
             await asyncio.gather(*(store.open(KEY) for _ in range(5)))
             assert proxy._open
             await store.aclose()

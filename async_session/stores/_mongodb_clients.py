@@ -214,13 +214,13 @@ class _Lane:
     async def open(self) -> None:
         """Let the client look its servers up: once, for all that wait for it.
 
-        It is not connected then. With ``mongodb+srv://`` it is a question to DNS, which must not
-        be asked by many at once, nor be given up because one caller was cancelled.
+        It is not connected then. With ``mongodb+srv://`` it is a question to DNS, and each who
+        asked it would throw away the connections of those before.
         """
         if self._opening is None or self._opening.done():
             self._opening = asyncio.ensure_future(self.client.aconnect())
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.shield(self._opening)
+        await self._opening
         self.is_open = True
 
     async def _until_loop_ends(self, patience: float) -> AsyncGenerator[None]:

@@ -20,9 +20,9 @@ _PASSING: Final = (
     errors.ConfigurationError,  # settings were checked before: a name that DNS does not resolve
     OSError,
 )
-# The same, from servers that say it with a code: shutting down, stepping down, starting up.
-_PASSING_CODES: Final = frozenset({6, 7, 64, 89, 91, 189, 262, 9001, 10107, 11600, 11602})
-_PASSING_CODES_OF_A_REPLICA: Final = frozenset({10058, 13435, 13436})
+# The same, where pymongo has no class for it: a router does not reach a shard or finds no primary
+# there, or a member has just started.
+_PASSING_CODES: Final = frozenset({6, 7, 64, 89, 133, 134, 262, 9001})
 _TOO_LARGE: Final = 10334
 
 
@@ -32,7 +32,7 @@ def translated(exc: Exception) -> StoreError:
     if isinstance(exc, errors.DocumentTooLarge) or code == _TOO_LARGE:
         return StoreError("the value is too large: a document of MongoDB holds 16 MB")
     passing = isinstance(exc, _PASSING) or (isinstance(exc, errors.PyMongoError) and exc.timeout)
-    if passing or code in _PASSING_CODES or code in _PASSING_CODES_OF_A_REPLICA:
+    if passing or code in _PASSING_CODES:
         return StoreUnavailable(f"MongoDB is not available: {_reason(exc)}")
     if isinstance(exc, RuntimeError):
         return StoreError(
