@@ -137,6 +137,7 @@ def test_no_driver_is_loaded_before_it_is_asked_for() -> None:
         ("redis", "redis://h", "redis"),
         ("aiofiles.os", "file:///a", "filesystem"),
         ("aiobotocore.client", "dynamodb:///Tab?region=r", "dynamodb"),
+        ("pymongo", "mongodb://h/d", "mongo"),
     ],
 )
 def test_a_missing_driver_names_its_extra(module: str, url: str, extra: str) -> None:
