@@ -76,6 +76,7 @@ THIRD_PARTY = {
     "aiobotocore": {"stores.dynamodb", "stores._dynamodb"},
     "botocore": {"stores._dynamodb"},
     "redis": {"stores.redis", "stores._redis"},
+    "valkey": {"stores.redis", "stores._redis"},
     # tools
     "httpx": {"testing"},
     "pytest": {"pytest_plugin", "testing"},

@@ -213,6 +213,8 @@ def translated(exc: Exception) -> StoreError:
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
         passing = exc.connection_invalidated or _state(exc).startswith(_PASSING)
         passing = passing or code in _SQLITE_PASSING
+        # asyncpg's own word for "no host that I know writes": there will be one after the failover.
+        passing = passing or "target attribute" in said
     kind, verb = (StoreUnavailable, "is not available") if passing else (StoreError, "refused")
     error = kind(f"the database {verb}: {said}")
     error.__cause__ = cause

@@ -20,7 +20,10 @@ def store_from_url(url: str) -> SessionStore:
     ``memory://``                            `MemoryStore`
     ``file:///absolute/directory``           `FileSystemStore`
     ``redis://``, ``rediss://`` (TLS),       `RedisStore`
-    ``redis+unix:///path/to/socket``
+    ``redis+unix:///path/to/socket``,
+    ``redis+cluster://a:6379,b:6379``,
+    ``redis+sentinel://a:26379/mymaster``;
+    all of these with ``valkey``
     ``memcached://a:11211,b:11211``,         `MemcachedStore`
     ``memcached:///path/to/socket``
     ``mongodb://host/database``,             `MongoStore`
@@ -145,6 +148,8 @@ def _mongodb(url: str) -> SessionStore:
     return MongoStore(url)
 
 
+_REDIS = ("redis", "rediss", "valkey", "valkeys")  # an s for TLS
+
 _BUILDERS: dict[str, Callable[[str], SessionStore]] = {
     "dynamodb": _dynamodb,
     "file": _file,
@@ -154,8 +159,8 @@ _BUILDERS: dict[str, Callable[[str], SessionStore]] = {
     "mongodb+srv": _mongodb,
     "postgres": _sql,
     "postgresql": _sql,
-    "redis": _redis,
+    **{f"{base}{kind}": _redis for base in _REDIS for kind in ("", "+cluster", "+sentinel")},
     "redis+unix": _redis,
-    "rediss": _redis,
     "sqlite": _sql,
+    "valkey+unix": _redis,
 }

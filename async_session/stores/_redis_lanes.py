@@ -1,0 +1,225 @@
+"""One Redis primary: a pool of connections, and how a command goes over one of them and back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from ..errors import StoreUnavailable
+from ._redis_drivers import Driver
+from ._redis_errors import is_a, is_lasting, was_refused
+
+if TYPE_CHECKING:
+    from redis.asyncio import ConnectionPool
+    from redis.asyncio.connection import AbstractConnection
+
+__all__ = ["REPLACE", "Lane", "Primary", "Request", "may_repeat"]
+
+#: The only thing Redis cannot do in one command: replace a value that begins with a version.
+_SCRIPT: Final = b"""
+if redis.call('GETRANGE', KEYS[1], 0, 15) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+#: EVALSHA of the script, up to its keys.
+REPLACE: Final = ("EVALSHA", hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest(), 1)
+
+# How much before a call's end the server is to stop waiting for replicas, in seconds: its answer
+# says more than no answer.
+_MARGIN: Final = 0.05
+
+
+class Request:
+    """One command on its way.
+
+    Attributes:
+        name: the key in Redis.
+        command: all of it.
+        again: whether it may be sent twice when its answer was lost.
+        replicas: how many must have what it wrote before it counts as done.
+        until: the loop's time at which the caller gives up.
+        sent: whether a server may have read it, without having answered.
+    """
+
+    __slots__ = ("again", "command", "name", "replicas", "sent", "until")
+
+    def __init__(
+        self,
+        name: str,
+        command: tuple[str | bytes | int, ...],
+        *,
+        again: bool,
+        replicas: int,
+        until: float,
+    ) -> None:
+        self.name = name
+        self.command = command
+        self.again = again
+        self.replicas = replicas
+        self.until = until
+        self.sent = False
+
+
+def may_repeat(exc: Exception, request: Request) -> bool:
+    """Tell whether sending a request again, after `exc`, cannot do it twice."""
+    if is_lasting(exc) or isinstance(exc, RuntimeError):
+        return False
+    if was_refused(exc):
+        return True
+    lost = is_a(exc, "ConnectionError", "TimeoutError", "OSError", "StoreUnavailable")
+    return lost and (request.again or not request.sent)
+
+
+class Lane(Protocol):
+    """What a store uses on one event loop."""
+
+    async def call(self, request: Request) -> object:
+        """Send a request and return its answer."""
+        ...
+
+    def doubt(self, request: Request) -> None:
+        """Take note that a request was not answered in time."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        ...
+
+    def abandon(self) -> None:
+        """Drop all connections after the event loop was closed."""
+        ...
+
+
+class Primary:
+    """One server, or whichever Sentinel says is the primary.
+
+    Args:
+        driver: the package that the pool is from.
+        pool: its connections.
+        others: pools that are closed with it.
+    """
+
+    def __init__(
+        self, driver: Driver, pool: ConnectionPool, others: tuple[ConnectionPool, ...] = ()
+    ) -> None:
+        self._driver = driver
+        self._pool = pool
+        self._others = others
+        # A pool raises when all its connections are in use: wait for a turn instead.
+        self._turns = asyncio.Semaphore(pool.max_connections)
+        self._doubtful = False
+
+    async def call(self, request: Request) -> object:
+        """Send a request, and once more where that is safe."""
+        try:
+            return await self.trip(request)
+        except Exception as exc:
+            # A server that was restarted leaves dead connections in the pool. A server that
+            # refuses will refuse again, unless Sentinel or its name leads to another by now.
+            if not may_repeat(exc, request) or is_a(exc, "BusyLoadingError", "MasterDownError"):
+                raise
+        return await self.trip(request)
+
+    async def trip(self, request: Request, *, asking: bool = False) -> object:
+        """Send one command, once, and read its answer.
+
+        On the connection itself, because the client would send a SET NX again whose answer was
+        lost, and report our own value as somebody else's. A connection on which anything goes
+        wrong, a cancellation included, is closed by the driver before it goes back to the pool.
+        """
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        cancellations = task.cancelling()
+        request.sent = False
+        async with self._turns:
+            if self._doubtful:
+                await self._drop_idle()
+            connection = await self._driver.take(self._pool)
+            try:
+                answer = await _answer(connection, request, asking=asking)
+            except Exception as exc:
+                if is_a(exc, "ReadOnlyError"):
+                    # It was the primary. The next connection finds the new one by its name.
+                    await connection.disconnect(nowait=True)
+                    self._doubtful = True
+                raise
+            finally:
+                await self._pool.release(connection)
+        if task.cancelling() > cancellations:
+            # A client with a socket_timeout waits with asyncio.wait_for, which loses a
+            # cancellation that arrives together with the answer (before Python 3.12).
+            raise asyncio.CancelledError
+        return answer
+
+    def doubt(self, request: Request | None = None) -> None:
+        """Do not trust the idle connections any more: their server may be gone without a word."""
+        self._doubtful = True
+
+    async def _drop_idle(self) -> None:
+        self._doubtful = False
+        for connection in list(self._pool._available_connections):
+            # Not the pool's disconnect: with TLS that waits for the server's goodbye.
+            await connection.disconnect(nowait=True)
+
+    async def aclose(self) -> None:
+        """Close the pools."""
+        for pool in (self._pool, *self._others):
+            await pool.disconnect()
+
+    def abandon(self) -> None:
+        """Drop connections whose event loop was closed without closing its generators."""
+        for pool in (self._pool, *self._others):
+            for connection in [*pool._available_connections, *pool._in_use_connections]:
+                _abandon(connection)
+
+
+async def _answer(connection: AbstractConnection, request: Request, *, asking: bool) -> object:
+    if asking:
+        await _exchange(connection, "ASKING")
+    request.sent = True
+    try:
+        answer = await _exchange(connection, *request.command)
+    except Exception as exc:
+        if not is_a(exc, "NoScriptError"):
+            raise
+        # The server was restarted, took over, or never saw the script. EVAL leaves it there.
+        if asking:
+            await _exchange(connection, "ASKING")
+        answer = await _exchange(connection, "EVAL", _SCRIPT, *request.command[2:])
+    # Nothing was written: a refused condition, a delete of nothing.
+    if request.replicas and answer not in {None, 0}:
+        await _await_replicas(connection, request)
+    return answer
+
+
+async def _await_replicas(connection: AbstractConnection, request: Request) -> None:
+    """Wait, on the connection that wrote, until enough replicas have it."""
+    left = request.until - asyncio.get_running_loop().time() - _MARGIN
+    # A timeout of 0 would be none.
+    found = await _exchange(connection, "WAIT", request.replicas, max(1, int(left * 1000)))
+    if cast("int", found) < request.replicas:
+        raise StoreUnavailable(
+            f"Redis has it, but only on {found} replicas in time, and wait_replicas is "
+            f"{request.replicas}"
+        )
+
+
+async def _exchange(connection: AbstractConnection, *command: str | bytes | int) -> object:
+    await connection.send_command(*command)
+    return await connection.read_response()
+
+
+def _abandon(connection: AbstractConnection) -> None:
+    # A stream can be closed only by its loop. So its socket is closed here, and taken away from the
+    # objects that would otherwise warn that nobody did.
+    writer, connection._writer, connection._reader = connection._writer, None, None
+    if writer is None:
+        return
+    transport = writer.transport
+    with contextlib.suppress(RuntimeError):  # marks it as closing, then misses its loop
+        transport.abort()
+    raw: Any = getattr(getattr(transport, "_ssl_protocol", None), "_transport", transport)
+    if getattr(raw, "_sock", None) is not None:
+        raw._sock.close()
+        raw._sock = None

@@ -1,0 +1,131 @@
+"""Several redis-servers that act as one: a cluster, and a primary that Sentinels watch."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from servers import RedisServer, free_port, program
+
+
+def ask(port: int, *words: str) -> str:
+    """Send one command, as text, and return the raw answer."""
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.sendall(" ".join(words).encode() + b"\r\n")
+        return connection.recv(65536).decode()
+
+
+def until(true: Callable[[], bool], *, seconds: float = 20) -> None:
+    """Wait until something is so, or fail."""
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            pytest.fail("the servers did not get there in time")
+        time.sleep(0.02)
+
+
+class RedisCluster:
+    """Six servers: three primaries with a replica each."""
+
+    def __init__(self, directory: Path) -> None:
+        self.servers: list[RedisServer] = []
+        for number in range(6):
+            home = directory / f"node-{number}"
+            home.mkdir()
+            self.servers.append(
+                RedisServer(
+                    home,
+                    *("--cluster-enabled", "yes", "--cluster-node-timeout", "500"),
+                    *("--cluster-port", str(free_port()), "--repl-diskless-sync-delay", "0"),
+                )
+            )
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{s.port}" for s in self.servers[:3])
+
+    def start(self) -> None:
+        for server in self.servers:
+            server.start()
+        addresses = [f"127.0.0.1:{server.port}" for server in self.servers]
+        command = [program("redis-cli"), "--cluster", "create", *addresses]
+        made = subprocess.run(
+            [*command, "--cluster-replicas", "1", "--cluster-yes"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert made.returncode == 0, made.stdout + made.stderr
+        until(lambda: all("cluster_state:ok" in ask(s.port, "CLUSTER INFO") for s in self.servers))
+        until(lambda: all("connected" in ask(s.port, "ROLE") for s in self.replicas()))
+
+    def primaries(self) -> list[RedisServer]:
+        return [s for s in self._running() if "master" in ask(s.port, "ROLE")[:20]]
+
+    def replicas(self) -> list[RedisServer]:
+        return [s for s in self._running() if "slave" in ask(s.port, "ROLE")[:20]]
+
+    def _running(self) -> list[RedisServer]:
+        return [server for server in self.servers if server._process is not None]
+
+    def kill(self) -> None:
+        for server in self.servers:
+            server.kill()
+
+
+class Sentinel(RedisServer):
+    """One Sentinel that watches a primary called mymaster."""
+
+    def __init__(self, directory: Path, primary: RedisServer) -> None:
+        super().__init__(directory)
+        self._config = directory / "sentinel.conf"
+        self._config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
+            f"sentinel monitor mymaster 127.0.0.1 {primary.port} 2\n"
+            "sentinel down-after-milliseconds mymaster 500\n"
+            "sentinel failover-timeout mymaster 2000\n"
+        )
+
+    def _command(self) -> list[str]:
+        return [program("redis-server"), str(self._config), "--sentinel"]
+
+
+class SentinelTrio:
+    """A primary with a replica, and three Sentinels."""
+
+    def __init__(self, directory: Path) -> None:
+        homes = [directory / name for name in ("primary", "replica", "s0", "s1", "s2")]
+        for home in homes:
+            home.mkdir()
+        self.primary = RedisServer(homes[0], "--repl-diskless-sync-delay", "0")
+        self.replica = RedisServer(homes[1], "--replicaof", "127.0.0.1", str(self.primary.port))
+        self.sentinels = [Sentinel(home, self.primary) for home in homes[2:]]
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{hosts}/mymaster"
+
+    def start(self) -> None:
+        self.primary.start()
+        self.replica.start()
+        until(lambda: "connected" in ask(self.replica.port, "ROLE"))
+        for sentinel in self.sentinels:
+            sentinel.start()
+        until(lambda: all(map(self._knows_all, self.sentinels)))
+
+    def primaries(self) -> list[RedisServer]:
+        return [self.primary]
+
+    def _knows_all(self, sentinel: Sentinel) -> bool:
+        said = ask(sentinel.port, "SENTINEL MASTERS").replace("\r\n", " ")
+        return "num-slaves $1 1" in said and "num-other-sentinels $1 2" in said
+
+    def kill(self) -> None:
+        for server in (*self.sentinels, self.primary, self.replica):
+            server.kill()
