@@ -175,7 +175,8 @@ class SessionMiddleware:
                 raise
             await refuse(error, session, scope, send)
         else:
-            if session._dirty or session._handed_out or session._intent is not Intent.KEEP:
+            late = session._dirty or session._handed_out or session._intent is not Intent.KEEP
+            if late and session._answered:  # an app that never answered has saved nothing
                 await self.manager.finish(session)
 
     async def _websocket(

@@ -894,3 +894,14 @@ async def test_a_cookie_that_is_dead_is_no_reason_to_fail(make_app: Any) -> None
     await client.get("logout")
     for view in VIEWS:
         assert (await request(client.app, f"/{view}", cookie=dead)).status == 200
+
+
+async def test_an_app_that_never_answers_saves_nothing() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"]["a"] = 1
+
+    store = RecordingStore(MemoryStore())
+    middleware = SessionMiddleware(app, KEY, store=store)
+    answer = await request(middleware, "/")
+    assert answer.status == 0
+    assert store.calls == []
