@@ -158,8 +158,9 @@ class OnAnAppsEngine(SQLAlchemyStore):
     """A store that is given an engine, and the app that owns it."""
 
     def __init__(self, url: str) -> None:
-        self.engine = create_async_engine(url)
-        super().__init__(self.engine, table="app_sessions", timeout=5)
+        # Long: a SQLite without WAL lets one caller in at a time, and syncs with every write.
+        self.engine = create_async_engine(url, connect_args={"timeout": 60})
+        super().__init__(self.engine, table="app_sessions", timeout=60)
 
     async def aclose(self) -> None:
         await super().aclose()
