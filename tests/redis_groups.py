@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from servers import RedisServer, free_port, program
+from servers import RedisServer, program
 
 
 def ask(port: int, *words: str) -> str:
@@ -17,6 +18,15 @@ def ask(port: int, *words: str) -> str:
     with socket.create_connection(("127.0.0.1", port), 5) as connection:
         connection.sendall(" ".join(words).encode() + b"\r\n")
         return connection.recv(65536).decode()
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on, no two the same."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def until(true: Callable[[], bool], *, seconds: float = 20) -> None:
@@ -33,16 +43,17 @@ class RedisCluster:
 
     def __init__(self, directory: Path) -> None:
         self.servers: list[RedisServer] = []
+        ports = free_ports(12)
         for number in range(6):
             home = directory / f"node-{number}"
             home.mkdir()
-            self.servers.append(
-                RedisServer(
-                    home,
-                    *("--cluster-enabled", "yes", "--cluster-node-timeout", "500"),
-                    *("--cluster-port", str(free_port()), "--repl-diskless-sync-delay", "0"),
-                )
+            server = RedisServer(
+                home,
+                *("--cluster-enabled", "yes", "--cluster-node-timeout", "500"),
+                *("--cluster-port", str(ports.pop()), "--repl-diskless-sync-delay", "0"),
             )
+            server.port = ports.pop()
+            self.servers.append(server)
 
     @property
     def url(self) -> str:
@@ -81,8 +92,9 @@ class RedisCluster:
 class Sentinel(RedisServer):
     """One Sentinel that watches a primary called mymaster."""
 
-    def __init__(self, directory: Path, primary: RedisServer) -> None:
+    def __init__(self, directory: Path, primary: RedisServer, *, port: int) -> None:
         super().__init__(directory)
+        self.port = port
         self._config = directory / "sentinel.conf"
         self._config.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
@@ -102,9 +114,12 @@ class SentinelTrio:
         homes = [directory / name for name in ("primary", "replica", "s0", "s1", "s2")]
         for home in homes:
             home.mkdir()
+        ports = free_ports(5)
         self.primary = RedisServer(homes[0], "--repl-diskless-sync-delay", "0")
+        self.primary.port = ports.pop()
         self.replica = RedisServer(homes[1], "--replicaof", "127.0.0.1", str(self.primary.port))
-        self.sentinels = [Sentinel(home, self.primary) for home in homes[2:]]
+        self.replica.port = ports.pop()
+        self.sentinels = [Sentinel(home, self.primary, port=ports.pop()) for home in homes[2:]]
 
     @property
     def url(self) -> str:

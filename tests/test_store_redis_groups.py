@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-import valkey.asyncio  # noqa: F401 - here, and not in an event loop
+import valkey.asyncio
 from redis_groups import RedisCluster, SentinelTrio
 
 from async_session import Match, StoreUnavailable
@@ -20,6 +20,9 @@ from async_session.stores.redis import RedisStore
 from async_session.testing import SharedStoreConformance, StoreConformance
 
 pytestmark = pytest.mark.anyio
+
+# Imported here, and not in an event loop.
+assert valkey.asyncio
 
 LIVE = b"\x81" + b"v" * 15 + b"live"
 ENDED = b"\x91" + b"e" * 15 + b"ended"
@@ -119,10 +122,10 @@ async def test_what_was_acknowledged_survives_a_failover(
 ) -> None:
     make = RedisCluster if kind == "cluster" else SentinelTrio
     group: RedisCluster | SentinelTrio = await asyncio.to_thread(make, tmp_path)
-    await asyncio.to_thread(group.start)
     store = RedisStore(group.url, timeout=1, wait_replicas=replicas)
-    victim = await asyncio.to_thread(lambda: group.primaries()[0])
     try:
+        await asyncio.to_thread(group.start)
+        victim = await asyncio.to_thread(lambda: group.primaries()[0])
         lost, errors = await _kill_amid(store, functools.partial(victim.kill))
     finally:
         await store.aclose()

@@ -187,13 +187,13 @@ class TestPostgreSQLByEngine(TestSQLiteByURL):
 class OnMongoDB(StoreConformance, SharedStoreConformance):
     @pytest.fixture
     def factory(self, mongodb_url: str) -> functools.partial[MongoStore]:
-        return functools.partial(MongoStore, mongodb_url, timeout=5)
+        return functools.partial(MongoStore, mongodb_url, timeout=30)
 
 
 class TestMongoByURL(OnMongoDB):
     @pytest.fixture
     async def store(self, mongodb_url: str) -> AsyncIterator[MongoStore]:
-        store = MongoStore(mongodb_url, timeout=5)
+        store = MongoStore(mongodb_url, timeout=30)
         yield store
         await store.aclose()
 
@@ -202,7 +202,7 @@ class TestMongoByClient(OnMongoDB):
     @pytest.fixture
     async def store(self, mongodb_url: str) -> AsyncIterator[MongoStore]:
         client: AsyncMongoClient[dict[str, object]] = AsyncMongoClient(mongodb_url)
-        yield MongoStore(client.get_default_database()["sessions"], timeout=5)
+        yield MongoStore(client.get_default_database()["sessions"], timeout=30)
         await client.close()
 
 
@@ -210,5 +210,5 @@ class TestMongoByMotor(OnMongoDB):
     @pytest.fixture
     async def store(self, mongodb_url: str) -> AsyncIterator[MongoStore]:
         client: AsyncIOMotorClient[dict[str, object]] = AsyncIOMotorClient(mongodb_url)
-        yield MongoStore(client.get_default_database()["sessions"], timeout=5)
+        yield MongoStore(client.get_default_database()["sessions"], timeout=30)
         await anyio.to_thread.run_sync(client.close)
