@@ -65,6 +65,14 @@ class Cluster:
 
     async def call(self, request: Request) -> object:
         """Send a request to where its key is, following the cluster's changes."""
+        try:
+            async with asyncio.timeout_at(request.until):
+                return await self._follow(request)
+        except TimeoutError:
+            self._doubt(request)
+            raise
+
+    async def _follow(self, request: Request) -> object:
         slot = self._slot(request)
         ask_at: Address | None = None
         for left in reversed(range(_TRIES)):
@@ -91,7 +99,7 @@ class Cluster:
             await asyncio.sleep(_PAUSE)
         raise AssertionError("unreachable: the last try returns or raises")
 
-    def doubt(self, request: Request) -> None:
+    def _doubt(self, request: Request) -> None:
         """Look at the map again before the next request: a node may be gone without a word."""
         address = self._owners[self._slot(request)]
         self._map_is_old = True

@@ -15,16 +15,25 @@ if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool
     from redis.asyncio.connection import AbstractConnection
 
-__all__ = ["REPLACE", "Lane", "Primary", "Request", "may_repeat"]
+__all__ = [
+    "REPLACE",
+    "SCRIPT",
+    "Lane",
+    "Primary",
+    "Request",
+    "abandon",
+    "may_repeat",
+    "should_repeat",
+]
 
 #: The only thing Redis cannot do in one command: replace a value that begins with a version.
-_SCRIPT: Final = b"""
+SCRIPT: Final = b"""
 if redis.call('GETRANGE', KEYS[1], 0, 15) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 return 1
 """
 #: EVALSHA of the script, up to its keys.
-REPLACE: Final = ("EVALSHA", hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest(), 1)
+REPLACE: Final = ("EVALSHA", hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest(), 1)
 
 # How much before a call's end the server is to stop waiting for replicas, in seconds: its answer
 # says more than no answer.
@@ -72,15 +81,20 @@ def may_repeat(exc: Exception, request: Request) -> bool:
     return lost and (request.again or not request.sent)
 
 
+def should_repeat(exc: Exception, request: Request) -> bool:
+    """Tell whether the same server is worth being asked again at once."""
+    # One that was restarted leaves dead connections behind. One that refuses will refuse again,
+    # unless Sentinel or its name leads to another by now.
+    if isinstance(exc, TimeoutError) or is_a(exc, "BusyLoadingError", "MasterDownError"):
+        return False
+    return may_repeat(exc, request)
+
+
 class Lane(Protocol):
     """What a store uses on one event loop."""
 
     async def call(self, request: Request) -> object:
-        """Send a request and return its answer."""
-        ...
-
-    def doubt(self, request: Request) -> None:
-        """Take note that a request was not answered in time."""
+        """Send a request and return its answer; raise `TimeoutError` if its time is over."""
         ...
 
     async def aclose(self) -> None:
@@ -114,13 +128,16 @@ class Primary:
     async def call(self, request: Request) -> object:
         """Send a request, and once more where that is safe."""
         try:
-            return await self.trip(request)
-        except Exception as exc:
-            # A server that was restarted leaves dead connections in the pool. A server that
-            # refuses will refuse again, unless Sentinel or its name leads to another by now.
-            if not may_repeat(exc, request) or is_a(exc, "BusyLoadingError", "MasterDownError"):
-                raise
-        return await self.trip(request)
+            async with asyncio.timeout_at(request.until):
+                try:
+                    return await self.trip(request)
+                except Exception as exc:
+                    if not should_repeat(exc, request):
+                        raise
+                return await self.trip(request)
+        except TimeoutError:
+            self.doubt()
+            raise
 
     async def trip(self, request: Request, *, asking: bool = False) -> object:
         """Send one command, once, and read its answer.
@@ -152,7 +169,7 @@ class Primary:
             raise asyncio.CancelledError
         return answer
 
-    def doubt(self, request: Request | None = None) -> None:
+    def doubt(self) -> None:
         """Do not trust the idle connections any more: their server may be gone without a word."""
         self._doubtful = True
 
@@ -171,7 +188,7 @@ class Primary:
         """Drop connections whose event loop was closed without closing its generators."""
         for pool in (self._pool, *self._others):
             for connection in [*pool._available_connections, *pool._in_use_connections]:
-                _abandon(connection)
+                abandon(connection)
 
 
 async def _answer(connection: AbstractConnection, request: Request, *, asking: bool) -> object:
@@ -186,7 +203,7 @@ async def _answer(connection: AbstractConnection, request: Request, *, asking: b
         # The server was restarted, took over, or never saw the script. EVAL leaves it there.
         if asking:
             await _exchange(connection, "ASKING")
-        answer = await _exchange(connection, "EVAL", _SCRIPT, *request.command[2:])
+        answer = await _exchange(connection, "EVAL", SCRIPT, *request.command[2:])
     # Nothing was written: a refused condition, a delete of nothing.
     if request.replicas and answer not in {None, 0}:
         await _await_replicas(connection, request)
@@ -210,7 +227,7 @@ async def _exchange(connection: AbstractConnection, *command: str | bytes | int)
     return await connection.read_response()
 
 
-def _abandon(connection: AbstractConnection) -> None:
+def abandon(connection: AbstractConnection) -> None:
     # A stream can be closed only by its loop. So its socket is closed here, and taken away from the
     # objects that would otherwise warn that nobody did.
     writer, connection._writer, connection._reader = connection._writer, None, None

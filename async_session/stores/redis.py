@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, cast
 
-from .._aio import deadline
 from ..errors import ConfigurationError, StoreUnavailable
 from ._redis_errors import translated
 from ._redis_lanes import REPLACE, Lane, Request
@@ -38,7 +37,7 @@ class RedisStore:
             - all of these with ``valkey`` in place of ``redis``, and ``valkeys`` of ``rediss``.
 
             From a URL the store makes connections of its own for every event loop it is used on,
-            when it is first used there.
+            when it is first used there. One server has one connection that all calls share.
         prefix: what the keys in Redis begin with.
         timeout: seconds. Every call ends by then, with `StoreUnavailable` if Redis has not
             answered. Also readable as `deadline`.
@@ -126,10 +125,8 @@ class RedisStore:
         until = loop.time() + self.deadline
         request = Request(name, command, again=again, replicas=replicas, until=until)
         try:
-            async with deadline(self.deadline):
-                return await lane.call(request)
+            return await lane.call(request)
         except TimeoutError as exc:
-            lane.doubt(request)
             raise StoreUnavailable(f"Redis did not answer within {self.deadline:g} s") from exc
         except StoreUnavailable:
             raise
