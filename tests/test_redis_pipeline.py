@@ -30,9 +30,9 @@ class Timed(Pipeline):
         super().__init__(make_connection)
         self._timeout = timeout
 
-    def ask(self, *command: str | bytes | int) -> asyncio.Future[Any]:
+    def start(self, *command: str | bytes | int) -> asyncio.Task[Any]:
         until = asyncio.get_running_loop().time() + self._timeout
-        return self.submit(command, until=until)
+        return asyncio.ensure_future(self.ask(command, until=until))
 
 
 def _pipeline(url: str, timeout: float = 1.0) -> Timed:
@@ -50,15 +50,15 @@ async def pipeline(own_redis_server: RedisServer) -> AsyncIterator[Timed]:
 
 
 async def test_answers_come_in_order(pipeline: Timed) -> None:
-    answers = await asyncio.gather(*(pipeline.ask("ECHO", str(n)) for n in range(1000)))
+    answers = await asyncio.gather(*(pipeline.start("ECHO", str(n)) for n in range(1000)))
     assert answers == [str(n).encode() for n in range(1000)]
 
 
 async def test_what_is_refused_is_refused_alone(pipeline: Timed) -> None:
     good, bad, other = (
-        pipeline.ask("ECHO", "a"),
-        pipeline.ask("NOSUCHCOMMAND"),
-        pipeline.ask("ECHO", "b"),
+        pipeline.start("ECHO", "a"),
+        pipeline.start("NOSUCHCOMMAND"),
+        pipeline.start("ECHO", "b"),
     )
     with pytest.raises(exceptions.ResponseError, match="unknown command"):
         await bad
@@ -66,8 +66,8 @@ async def test_what_is_refused_is_refused_alone(pipeline: Timed) -> None:
 
 
 async def test_one_connection_is_enough(pipeline: Timed) -> None:
-    first = await pipeline.ask("CLIENT", "ID")
-    ids = await asyncio.gather(*(pipeline.ask("CLIENT", "ID") for _ in range(50)))
+    first = await pipeline.start("CLIENT", "ID")
+    ids = await asyncio.gather(*(pipeline.start("CLIENT", "ID") for _ in range(50)))
     assert set(ids) == {first}
 
 
@@ -79,7 +79,7 @@ async def test_a_cancelled_waiter_gives_its_answer_to_nobody(pipeline: Timed) ->
         nonlocal wrong
         for turn in range(20):
             text = f"{n}-{turn}"
-            wrong += await pipeline.ask("ECHO", text) != text.encode()
+            wrong += await pipeline.start("ECHO", text) != text.encode()
             await asyncio.sleep(0)
 
     async with asyncio.timeout(30):
@@ -97,9 +97,9 @@ async def test_a_cancelled_waiter_gives_its_answer_to_nobody(pipeline: Timed) ->
 async def test_a_killed_server_fails_who_waits_and_the_next_connects(
     pipeline: Timed, own_redis_server: RedisServer
 ) -> None:
-    await pipeline.ask("SET", "a", "1")
+    await pipeline.start("SET", "a", "1")
     own_redis_server.freeze()
-    waiting = [pipeline.ask("GET", "a") for _ in range(20)]
+    waiting = [pipeline.start("GET", "a") for _ in range(20)]
     await asyncio.sleep(0)
     await asyncio.to_thread(own_redis_server.kill)
     results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -109,34 +109,34 @@ async def test_a_killed_server_fails_who_waits_and_the_next_connects(
     }
     assert len({id(result) for result in results}) == 20
     await asyncio.to_thread(own_redis_server.start)
-    assert await pipeline.ask("ECHO", "back") == b"back"
+    assert await pipeline.start("ECHO", "back") == b"back"
 
 
 async def test_an_idle_connection_that_dies_is_noticed_at_once(
     pipeline: Timed, own_redis_server: RedisServer
 ) -> None:
-    await pipeline.ask("ECHO", "a")
+    await pipeline.start("ECHO", "a")
     await asyncio.to_thread(own_redis_server.restart)
     while pipeline.connection is not None:  # the reader sees the end by itself
         await asyncio.sleep(0.001)
-    assert await pipeline.ask("ECHO", "b") == b"b"
+    assert await pipeline.start("ECHO", "b") == b"b"
 
 
 async def test_a_frozen_server_costs_the_deadline_and_no_more(
     own_redis_server: RedisServer,
 ) -> None:
     pipeline = _pipeline(own_redis_server.url, timeout=0.2)
-    await pipeline.ask("ECHO", "a")
+    await pipeline.start("ECHO", "a")
     own_redis_server.freeze()
     began = time.monotonic()
     results = await asyncio.gather(
-        *(pipeline.ask("ECHO", "b") for _ in range(10)), return_exceptions=True
+        *(pipeline.start("ECHO", "b") for _ in range(10)), return_exceptions=True
     )
     took = time.monotonic() - began
     assert {type(result) for result in results} == {TimeoutError}
     assert 0.19 <= took < 0.3
     own_redis_server.thaw()
-    assert await pipeline.ask("ECHO", "c") == b"c"
+    assert await pipeline.start("ECHO", "c") == b"c"
     await pipeline.aclose()
 
 
@@ -144,7 +144,7 @@ async def test_nobody_listens() -> None:
     pipeline = _pipeline(f"redis://127.0.0.1:{free_port()}")
     for _ in range(2):
         with pytest.raises(exceptions.ConnectionError):
-            await pipeline.ask("ECHO", "a")
+            await pipeline.start("ECHO", "a")
     await pipeline.aclose()
 
 
@@ -165,12 +165,12 @@ async def test_connecting_may_take_longer_than_a_command_may_wait() -> None:
     pool = ConnectionPool(host="127.0.0.1", port=port, protocol=2, db=1, driver_info=None)
     pipeline = Timed(pool.make_connection, 0.05)
     with pytest.raises(TimeoutError):
-        await pipeline.ask("PING")
+        await pipeline.start("PING")
     with pytest.raises(TimeoutError):
-        await pipeline.ask("PING")
+        await pipeline.start("PING")
     greeted.set()
     await asyncio.sleep(0.01)
-    assert await pipeline.ask("PING") == b"OK"
+    assert await pipeline.start("PING") == b"OK"
     assert len(connections) == 1
     await pipeline.aclose()
     for writer in connections:
@@ -189,20 +189,21 @@ async def test_an_answer_that_nobody_asked_for_ends_the_connection() -> None:
     port = server.sockets[0].getsockname()[1]
     pool = ConnectionPool(host="127.0.0.1", port=port, protocol=2, driver_info=None)
     pipeline = Timed(pool.make_connection, 1)
-    assert await pipeline.ask("PING") == b"PONG"
+    assert await pipeline.start("PING") == b"PONG"
     while pipeline.connection is not None:
         await asyncio.sleep(0)
-    assert await pipeline.ask("PING") == b"PONG"
+    assert await pipeline.start("PING") == b"PONG"
     await pipeline.aclose()
     server.close()
 
 
 async def test_closing_fails_who_waits(own_redis_server: RedisServer) -> None:
     pipeline = _pipeline(own_redis_server.url)
-    await pipeline.ask("ECHO", "a")
-    waiting = pipeline.ask("ECHO", "b")
+    await pipeline.start("ECHO", "a")
+    waiting = pipeline.start("ECHO", "b")
+    await asyncio.sleep(0)
     await pipeline.aclose()
     with pytest.raises(ConnectionError, match="the store was closed"):
         await waiting
-    assert await pipeline.ask("ECHO", "c") == b"c"
+    assert await pipeline.start("ECHO", "c") == b"c"
     await pipeline.aclose()

@@ -1,7 +1,7 @@
 """One Redis connection that many requests share: each writes at once and takes its answer in turn.
 
-    submit() --> waiting: [a, b, c] --> one write per turn of the loop --> server
-                          [a, b, c] <-- reader, always on             <-- answers, in order
+    ask() --> unsent:  [a, b, c] --> writer, one write per turn of the loop --> server
+              waiting: [a, b, c] <-- reader, always on            <-- answers, in order
 
 Redis answers in the order of the commands, so the oldest waiter owns the next answer. That is the
 whole protocol, and it makes a cancelled waiter harmless: its future is done, its answer is read
@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,12 @@ from ._redis_errors import is_a
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
-__all__ = ["Command", "Pipeline"]
+__all__ = ["Command", "Pipeline", "packed"]
 
 Command = tuple[str | bytes | int, ...]
+
+# Bytes that an idle connection takes without making its writer wait.
+_SMALL = 16_384
 
 
 class Pipeline:
@@ -45,106 +48,107 @@ class Pipeline:
         self._context = Context()
         #: who waits for an answer, the oldest first, and until when
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
-        #: commands that go out with the next write
-        self._outgoing: list[Command] = []
-        #: the connection, once it is made
+        #: commands that go out with the next write: the last ones of those who wait
+        self._unsent: list[bytes] = []
+        #: the connection; it can be used once it is ready
         self.connection: AbstractConnection | None = None
-        self._runner: asyncio.Task[None] | None = None
-        self._writers: set[asyncio.Task[None]] = set()
+        self._is_ready = False
+        self._writer: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
 
-    def submit(self, command: Command, *, until: float) -> asyncio.Future[Any]:
-        """Send a command with this turn of the loop; return what will be its answer.
-
-        The future raises what the driver does: its `ResponseError` for what the server refused,
-        its `ConnectionError` or an `OSError` if the connection was lost; and `TimeoutError` if no
-        answer came in time. Whoever awaits it may be cancelled at any time.
+    async def ask(self, command: Command, *, until: float) -> Any:
+        """Send a command, and return its answer. May be cancelled at any time.
 
         Args:
             command: all of it.
             until: the loop's time by which it fails, and the connection with it. Not before that
                 of an earlier command.
+
+        Raises:
+            TimeoutError: no answer came in time.
+            Exception: the driver's `ResponseError` for what the server refused, its
+                `ConnectionError` or an `OSError` if the connection was lost.
         """
-        future: asyncio.Future[Any] = self._loop.create_future()
+        connection = self.connection
+        data = packed(command)
+        # If nothing is under way the connection takes this at once, whoever is cancelled.
+        at_once = self._is_ready and not self._waiting and len(data) < _SMALL
+        future = self._loop.create_future()
         self._waiting.append((future, until))
-        self._outgoing.append(command)
-        if len(self._outgoing) == 1:
-            self._loop.call_soon(self._flush, context=self._context)
         if self._watch is None:
             self._watch = self._loop.call_at(until, self._check_oldest, context=self._context)
-        return future
+        if at_once and connection is not None:
+            try:
+                await connection.send_packed_command([data], check_health=False)
+            except Exception as error:
+                await self._fail(connection, error)
+        else:
+            self._unsent.append(data)
+            if self._writer is None:
+                # It begins with the next turn of the loop: what is asked in this one goes along.
+                self._writer = self._start(self._write())
+        return await future
 
     async def aclose(self) -> None:
         """Close the connection; those who still wait get a `ConnectionError`, Python's own."""
-        runner = self._runner
+        tasks = [task for task in (self._writer, self._reader) if task is not None]
         self._drop(ConnectionError("the store was closed"))
-        if runner is not None:
-            await asyncio.wait([runner])
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work, context=self._context)
+        # It may wait for ever, also when the loop is closed without a word: that is no complaint.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        return task
 
     # Writing
 
-    def _flush(self) -> None:
-        if self._runner is None:
-            self._runner = self._loop.create_task(self._run(), context=self._context)
-            # It always waits, also when the loop is closed without a word: that is no complaint.
-            self._runner._log_destroy_pending = False  # type: ignore[attr-defined]
-        elif self.connection is not None:
-            self._write(self.connection)
-        # else: it is connecting, and writes what has gathered when it is done
-
-    def _write(self, connection: AbstractConnection) -> None:
-        commands, self._outgoing = self._outgoing, []
-        if commands:
-            task = self._loop.create_task(self._send(connection, commands), context=self._context)
-            self._writers.add(task)  # a loop keeps no task alive that nobody holds
-            task.add_done_callback(self._writers.discard)
-
-    async def _send(self, connection: AbstractConnection, commands: list[Command]) -> None:
-        if connection is not self.connection:
-            return  # dropped meanwhile; redis-py would connect it again
+    async def _write(self) -> None:
+        """Connect if need be, and send until nothing is left to send."""
+        connection = self.connection
+        if connection is None:
+            connection = self.connection = self._make_connection()
         try:
-            packed = connection.pack_commands(commands)
-            await connection.send_packed_command(packed, check_health=False)
+            if not self._is_ready:
+                await connection.connect()  # type: ignore[no-untyped-call]
+                self._is_ready = True
+                self._reader = self._start(self._read(connection))
+            while self._unsent:
+                commands, self._unsent = self._unsent, []
+                await connection.send_packed_command(commands, check_health=False)
+            self._writer = None
         except Exception as error:
-            if connection is self.connection:
-                self._drop(error)
+            await self._fail(connection, error)
+        except asyncio.CancelledError:
+            await self._fail(connection, ConnectionError("the event loop has ended"))
+            raise
 
     # Reading
 
-    async def _run(self) -> None:
-        """Connect, then hand out answers until the connection breaks or the loop ends."""
-        connection = self._make_connection()
+    async def _read(self, connection: AbstractConnection) -> None:
+        """Hand out answers until the connection breaks or the loop ends."""
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-            self.connection = connection
-            self._write(connection)
             while True:
-                await self._read_one(connection)
+                try:
+                    answer = await connection.read_response(
+                        disable_decoding=True, timeout=math.inf, disconnect_on_error=False
+                    )
+                except Exception as refusal:
+                    if not is_a(refusal, "ResponseError"):
+                        raise
+                    self._answer(refusal)  # for this one command only
+                    if is_a(refusal, "ReadOnlyError"):
+                        # It was the primary. The next connection finds the new one by its name.
+                        raise ConnectionError("it is a replica now") from refusal
+                else:
+                    self._answer(answer)
         except Exception as error:
-            await self._ended(connection, error)
+            await self._fail(connection, error)
         except asyncio.CancelledError:
-            await self._ended(connection, ConnectionError("the event loop has ended"))
+            await self._fail(connection, ConnectionError("the event loop has ended"))
             raise
-
-    async def _ended(self, connection: AbstractConnection, error: Exception) -> None:
-        if self._runner is asyncio.current_task():
-            self._drop(error)
-        await connection.disconnect(nowait=True)
-
-    async def _read_one(self, connection: AbstractConnection) -> None:
-        try:
-            answer = await connection.read_response(
-                disable_decoding=True, timeout=math.inf, disconnect_on_error=False
-            )
-        except Exception as refusal:
-            if not is_a(refusal, "ResponseError"):
-                raise
-            self._answer(refusal)  # for this one command only
-            if is_a(refusal, "ReadOnlyError"):
-                # It was the primary. The next connection finds the new one by its name.
-                raise ConnectionError("it is a replica now") from refusal
-        else:
-            self._answer(answer)
 
     def _answer(self, answer: object) -> None:
         if not self._waiting:
@@ -164,31 +168,51 @@ class Pipeline:
         self._watch = None
         late = TimeoutError("no answer in time")
         while self._waiting and self._waiting[0][1] <= self._loop.time():
-            if self.connection is not None:
+            if self._is_ready:
                 self._drop(late)
                 return
             # Connecting may take longer than one command may wait: nothing was sent for it yet.
-            self._outgoing.pop(0)
-            _fail(self._waiting.popleft()[0], late)
+            self._unsent.pop(0)
+            _set_error(self._waiting.popleft()[0], late)
         if self._waiting:
             until = self._waiting[0][1]
             self._watch = self._loop.call_at(until, self._check_oldest, context=self._context)
 
+    async def _fail(self, connection: AbstractConnection, error: Exception) -> None:
+        """Drop a connection on which something went wrong, unless that was done already."""
+        if connection is self.connection:
+            self._drop(error)
+        await connection.disconnect(nowait=True)
+
     def _drop(self, error: Exception) -> None:
-        """Fail everybody who waits, and let the next command connect anew."""
-        runner, self._runner, self.connection = self._runner, None, None
+        """Let everybody who waits fail, and the next command connect anew."""
+        for task in (self._writer, self._reader):
+            if task is not None and task is not asyncio.current_task(self._loop):
+                task.cancel()
+        self._writer = self._reader = self.connection = None
+        self._is_ready = False
         waiting, self._waiting = self._waiting, deque()
-        self._outgoing = []
+        self._unsent = []
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        if runner is not None and runner is not asyncio.current_task(self._loop):
-            runner.cancel()
         for future, _ in waiting:
-            _fail(future, error)
+            _set_error(future, error)
 
 
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+def packed(command: Command) -> bytes:
+    """Return a command as Redis reads it.
+
+    The driver's own way to write it costs half as much as the rest of a read.
+    """
+    parts = [b"*%d\r\n" % len(command)]
+    for item in command:
+        data = item if type(item) is bytes else str(item).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+def _set_error(future: asyncio.Future[Any], error: Exception) -> None:
     """Let a waiter fail, with an exception of its own: a shared one collects tracebacks."""
     if not future.done():
         future.set_exception(type(error)(*error.args))

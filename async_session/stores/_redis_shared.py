@@ -31,7 +31,7 @@ class Shared(Primary):
             return await super().call(request)
         request.sent = True
         try:
-            return await self._pipeline.submit(request.command, until=request.until)
+            return await self._pipeline.ask(request.command, until=request.until)
         except Exception as exc:
             if is_a(exc, "NoScriptError"):
                 command = ("EVAL", SCRIPT, *request.command[2:])
@@ -39,7 +39,7 @@ class Shared(Primary):
                 command = request.command
             else:
                 raise
-        return await self._pipeline.submit(command, until=request.until)
+        return await self._pipeline.ask(command, until=request.until)
 
     async def aclose(self) -> None:
         """Close the connection, and the pool."""

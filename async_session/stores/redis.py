@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, StoreUnavailable
 from ._redis_errors import translated
@@ -81,7 +81,8 @@ class RedisStore:
     async def open(self, key: str, /) -> bytes | None:
         """Return the value under `key`, or None if there is none."""
         name = self._prefix + key
-        return cast("bytes | None", await self._call(name, "GET", name, again=True))
+        found: bytes | None = await self._call(name, "GET", name, again=True)
+        return found
 
     async def save(
         self, key: str, data: bytes, /, *, ttl: int, match: Match | bytes = Match.ANY
@@ -118,7 +119,7 @@ class RedisStore:
 
     async def _call(
         self, name: str, *command: str | bytes | int, again: bool, replicas: int = 0
-    ) -> object:
+    ) -> Any:
         """Send one command and return its answer, within the deadline; translate what fails."""
         loop = asyncio.get_running_loop()
         lane = self._lanes.get(loop) or await self._new_lane(loop)
