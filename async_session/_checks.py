@@ -1,16 +1,16 @@
-"""What a policy's values must be, and what is said of those that cannot work."""
+"""What settings must be, and what is said of those that cannot work."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import UnionType
 from typing import Any
 
 from async_session.errors import ConfigurationError
 
-__all__ = ["check_choices", "seconds"]
+__all__ = ["as_clock", "check_choices", "seconds"]
 
 _CHOICES = {
     "on_conflict": ("merge", "overwrite", "raise"),
@@ -66,3 +66,12 @@ def seconds(name: str, value: object) -> int:
             f"{name}={value!r} is no length of time: write seconds or a timedelta"
         )
     return int(value)
+
+
+def as_clock(value: Callable[[], float]) -> Callable[[], float]:
+    """Return `value` if it can be a clock; refuse all else."""
+    if not callable(value):
+        raise ConfigurationError(
+            f"clock={value!r} is no clock: write a function of no arguments, such as time.time"
+        )
+    return value

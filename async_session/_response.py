@@ -12,7 +12,16 @@ from async_session.manager import SessionManager
 from async_session.plan import NOTHING, VARY, CookieAction, cookie_line
 from async_session.session import Session
 
-__all__ = ["ASGIApp", "Message", "Receive", "Scope", "Send", "refuse", "send_with_session"]
+__all__ = [
+    "STARTS",
+    "ASGIApp",
+    "Message",
+    "Receive",
+    "Scope",
+    "Send",
+    "refuse",
+    "send_with_session",
+]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -22,7 +31,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: ASGI wants header names in lower case; not every app heeds it.
 _VARY = frozenset((b"vary", b"Vary", b"VARY"))
-_STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+#: The messages that carry headers.
+STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
 
 
 async def send_with_session(
@@ -34,33 +44,26 @@ async def send_with_session(
     message: Message,
 ) -> None:
     """Pass a message on; commit the session before the first, and add its headers to that one."""
-    if not session._answered and message["type"] in _STARTS:
-        # Without a cookie, and with nobody who looked: nothing to commit, nothing to add.
-        if (
-            session.accessed
-            or session.modified
-            or session._origin is not None
-            or session.unavailable
-        ):
-            try:
-                action = await manager.commit(session)
-            except StoreError as error:
-                # The app's own error handlers cannot be reached from inside send.
-                if message["type"] == "websocket.accept":
-                    raise
-                await refuse(error, session, scope, send)
-                return
-            if action is not NOTHING:
-                headers = [*message["headers"]] if "headers" in message else []
-                message["headers"] = headers  # a copy: a response object may be sent twice
-                plain = action is VARY
-                for name, _ in headers:
-                    if name in _VARY:
-                        plain = False
-                if plain:
-                    headers.append((b"vary", b"Cookie"))
-                else:
-                    _add_headers(headers, action, manager, options, scope)
+    if not session._answered and message["type"] in STARTS:
+        try:
+            action = await manager.commit(session)
+        except StoreError as error:
+            # The app's own error handlers cannot be reached from inside send.
+            if message["type"] == "websocket.accept":
+                raise
+            await refuse(error, session, scope, send)
+            return
+        if action is not NOTHING:
+            headers = [*message["headers"]] if "headers" in message else []
+            message["headers"] = headers  # a copy: a response object may be sent twice
+            plain = action is VARY
+            for name, _ in headers:
+                if name in _VARY:
+                    plain = False
+            if plain:
+                headers.append((b"vary", b"Cookie"))
+            else:
+                _add_headers(headers, action, manager, options, scope)
         session._answered = True
     if not session._refused:
         await send(message)

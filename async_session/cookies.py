@@ -7,6 +7,7 @@ The attributes and their order are Flask's (Werkzeug's `dump_cookie`):
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ _MAX_NAME = _MAX_COOKIE - 87
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _SAME_SITE = {"lax": "Lax", "strict": "Strict", "none": "None"}
 _EPOCH = "Thu, 01 Jan 1970 00:00:00 GMT"
+_LOOSE_ENDS = b' \t\n\r\f\v"'
 _LAST_DATE = 253402300799  # 9999-12-31T23:59:59Z, the last one that an HTTP date can name
 
 
@@ -181,6 +183,7 @@ class CookieOptions:
         warn_once(text)
 
 
+@functools.lru_cache(maxsize=64)
 def _http_date(timestamp: int) -> str:
     return formatdate(min(max(timestamp, 0), _LAST_DATE), usegmt=True)
 
@@ -211,7 +214,7 @@ def _domain(domain: str | None) -> str | None:
 
 def cookie_pattern(name: str) -> re.Pattern[bytes]:
     """Return what finds the value of the first cookie called `name` in a ``Cookie`` header."""
-    return re.compile(rb"(?:^|;)\s*%b\s*=\s*([^;]*?)\s*(?:;|$)" % re.escape(name.encode("ascii")))
+    return re.compile(rb"(?:^|;)\s*%b\s*=\s*([^;]*)" % re.escape(name.encode("ascii")))
 
 
 def find_cookie(headers: Iterable[tuple[bytes, bytes]], pattern: re.Pattern[bytes]) -> str | None:
@@ -229,8 +232,10 @@ def find_cookie(headers: Iterable[tuple[bytes, bytes]], pattern: re.Pattern[byte
             found = pattern.search(line)
             if found is not None:
                 value = found[1]
-                if value[:1] == value[-1:] == b'"':
-                    value = value[1:-1]
+                if value[-1:] in _LOOSE_ENDS:
+                    value = value.strip()
+                    if value[:1] == value[-1:] == b'"':
+                        value = value[1:-1]
                 return value.decode("latin-1")
     return None
 

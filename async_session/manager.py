@@ -12,10 +12,10 @@ from typing import NoReturn
 
 from async_session import policy as rules
 from async_session._aio import deadline, run_to_completion
+from async_session._checks import as_clock
 from async_session.codec import Codec
 from async_session.commits import Committer
 from async_session.errors import (
-    ConfigurationError,
     SessionError,
     SessionGone,
     StoreError,
@@ -30,7 +30,9 @@ from async_session.stores.base import SessionStore
 from async_session.stores.urls import as_store
 from async_session.tokens import CookieSigner, check_strength, secret_keys
 
-__all__ = ["CookieAction", "SessionManager", "as_clock"]
+__all__ = ["CookieAction", "SessionManager"]
+
+_KEEP = Intent.KEEP  # an enum's member is slow to look up, and this is asked for every request
 
 _TOO_LATE = (
     "a session was started, or given a new id, when its cookie could no longer be sent: do it "
@@ -97,7 +99,7 @@ class SessionManager(Opener):
             session.modified
             or session._handed_out
             or session._dirty
-            or session._intent is not Intent.KEEP
+            or session._intent is not _KEEP
             or session.unavailable
             or self.policy.refresh_each_request
         ):
@@ -253,15 +255,6 @@ class SessionManager(Opener):
                 return await work
         except TimeoutError as error:
             raise too_slow(self.policy.timeout) from error
-
-
-def as_clock(value: Callable[[], float]) -> Callable[[], float]:
-    """Return `value` if it can be a clock; refuse all else."""
-    if not callable(value):
-        raise ConfigurationError(
-            f"clock={value!r} is no clock: write a function of no arguments, such as time.time"
-        )
-    return value
 
 
 def _gone(session: Session) -> SessionGone:

@@ -57,20 +57,18 @@ class Opener(ABC):
         Args:
             cookie: the value of the session cookie, or None if the client sent none.
         """
-        if cookie is None:  # as `_new`, without a call: most anonymous requests end here
-            session = Session.__new__(Session)
-            session._keeper = self
-            return session
+        if cookie is None:
+            return self.new()
         ticket = self._known[cookie] if cookie in self._known else self._signer.verify(cookie)
         if ticket is None:
-            return self._new()
+            return self.new()
         try:
             data = await self._read(ticket.key)
         except StoreError as error:
             log.warning("session %s cannot be read: %s", ticket.key, error)
             return self._unavailable(error)
         if data is None:
-            return self._new()
+            return self.new()
         try:
             item = decode(data)
             if type(item) is not Record:
@@ -81,14 +79,14 @@ class Opener(ABC):
             content = self._loads[serializer](payload)
         except (CorruptRecord, SerializationError) as error:
             log.warning("session %s cannot be used, a new one is started: %s", ticket.key, error)
-            return self._new()
+            return self.new()
         policy, lifetime = self.policy, self.lifetime
         if extras:
             own = _typed(extras.get("lifetime"), int)
             lifetime = lifetime if own is None else own
         sliding = policy.refresh_each_request and content.get("_permanent", self.permanent)
         if not policy.is_alive(created, written, self.clock(), lifetime, bool(sliding)):
-            return self._new()
+            return self.new()
         session = Session.__new__(Session)
         dict.update(session, content)
         session._keeper = self
@@ -112,7 +110,8 @@ class Opener(ABC):
         except TimeoutError as error:
             raise too_slow(self.policy.timeout) from error
 
-    def _new(self) -> Session:
+    def new(self) -> Session:
+        """Return the session of a request that sent no cookie."""
         session = Session.__new__(Session)
         session._keeper = self
         return session
@@ -123,7 +122,7 @@ class Opener(ABC):
         return session
 
     def _superseded(self, ticket: Ticket, stone: Tombstone) -> Session:
-        session = self._new()
+        session = self.new()
         if stone.why is not Ended.ENDED:
             session._origin = Origin(*ticket, superseded=True, successor=stone.successor)
         return session

@@ -11,13 +11,14 @@ from abc import ABCMeta
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, cast
 
+from async_session._checks import as_clock
 from async_session._flask_session import DEFAULTS, store_from_config
 from async_session._late_writes import OPENED, LateWrites
 from async_session._log import log
 from async_session._null_session import KeylessSession, NullInterface
 from async_session.cookies import CookieOptions, cookie_pattern, find_cookie, vary_on_cookie
 from async_session.errors import ConfigurationError, SessionError
-from async_session.manager import SessionManager, as_clock
+from async_session.manager import SessionManager
 from async_session.plan import CookieAction, cookie_line
 from async_session.policy import SessionPolicy, as_policy
 from async_session.session import Session

@@ -9,13 +9,12 @@ Starlette's ``request.session`` finds it, and adds headers to the messages that 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from datetime import timedelta
-from functools import partial
 from typing import Any, Literal, Protocol
 
-from async_session._checks import seconds
 from async_session._response import (
+    STARTS,
     ASGIApp,
     Message,
     Receive,
@@ -24,16 +23,18 @@ from async_session._response import (
     refuse,
     send_with_session,
 )
+from async_session._starlette_settings import effective_policy, path_prefixes
 from async_session.cookies import CookieOptions, find_cookie
-from async_session.errors import ConfigurationError, SessionError, StoreError
+from async_session.errors import SessionError, StoreError
 from async_session.manager import SessionManager
-from async_session.policy import SessionPolicy, as_policy
+from async_session.policy import SessionPolicy
 from async_session.session import Intent, Session
 from async_session.stores.base import SessionStore, SupportsClose
 
 __all__ = ["SessionMiddleware", "get_session"]
 
 _CONNECTIONS = frozenset(("http", "websocket"))
+_KEEP = Intent.KEEP  # an enum's member is slow to look up, and this is asked for every request
 _FOUND = "async_session"  # where a scope says which cookie its session belongs to
 
 
@@ -117,17 +118,15 @@ class SessionMiddleware:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.app = app
-        self.session_cookie = session_cookie
-        self.path = path
         self.max_age = max_age
         self.manager = SessionManager(
             store,
             secret_key=secret_key,
             secret_key_fallbacks=secret_key_fallbacks,
-            policy=_policy(policy, max_age, lifetime, refresh_each_request),
+            policy=effective_policy(policy, max_age, lifetime, refresh_each_request),
             clock=clock,
         )
-        self._skip = _prefixes(skip)
+        self._skip = path_prefixes(skip)
         self._options = CookieOptions(
             name=session_cookie,
             domain=domain,
@@ -141,12 +140,30 @@ class SessionMiddleware:
 
     def cookie_options(self) -> CookieOptions:
         """Return the cookie's options; `session_cookie` and `path` may be assigned at any time."""
-        options = self._options
-        if options.name != self.session_cookie or options.path != self.path:
-            options = options.replace(name=self.session_cookie, path=self.path)
-            options.check(strict=self.manager.policy.reject_unsafe)
-            self._options = options
-        return options
+        return self._options
+
+    @property
+    def session_cookie(self) -> str:
+        """The cookie's name. May be assigned."""
+        return self._options.name
+
+    @session_cookie.setter
+    def session_cookie(self, name: str) -> None:
+        self._change(name=name)
+
+    @property
+    def path(self) -> str:
+        """The cookie's path. May be assigned."""
+        return self._options.path
+
+    @path.setter
+    def path(self, path: str) -> None:
+        self._change(path=path)
+
+    def _change(self, **changes: str) -> None:
+        options = self._options.replace(**changes)
+        options.check(strict=self.manager.policy.reject_unsafe)
+        self._options = options
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -156,15 +173,36 @@ class SessionMiddleware:
             await self.app(scope, receive, send)
             return
         options = self._options
-        if options.name != self.session_cookie or options.path != self.path:
-            options = self.cookie_options()
         if _FOUND in scope and scope[_FOUND] == options.name:
             await self.app(scope, receive, send)  # a second middleware: the first one commits
             return
-        session = await self.manager.open(find_cookie(scope["headers"], options.pattern))
+        manager = self.manager
+        for name, _ in scope["headers"]:
+            if name == b"cookie":
+                cookie = find_cookie(scope["headers"], options.pattern)
+                session = await manager.open(cookie)
+                break
+        else:
+            session = manager.new()
         scope["session"] = session
         scope[_FOUND] = options.name
-        outward = partial(send_with_session, self.manager, session, options, scope, send)
+
+        def outward(message: Message) -> Awaitable[None]:
+            # What has nothing to do with the session costs this call and no more.
+            if session._answered:
+                if not session._refused:
+                    return send(message)
+            elif not (
+                session.accessed
+                or session._origin is not None
+                or session.modified
+                or session.unavailable
+            ):
+                # No cookie came, and nobody looked: there is nothing to commit, nothing to add.
+                session._answered = message["type"] in STARTS
+                return send(message)
+            return send_with_session(manager, session, options, scope, send, message)
+
         if kind == "websocket":
             await self._websocket(scope, receive, outward, session)
             return
@@ -175,7 +213,7 @@ class SessionMiddleware:
                 raise
             await refuse(error, session, scope, send)
         else:
-            late = session._dirty or session._handed_out or session._intent is not Intent.KEEP
+            late = session._dirty or session._handed_out or session._intent is not _KEEP
             if late and session._answered:  # an app that never answered has saved nothing
                 await self.manager.finish(session)
 
@@ -214,33 +252,3 @@ class SessionMiddleware:
             await send(message)
 
         return closing
-
-
-def _policy(
-    policy: SessionPolicy | None,
-    max_age: int | None,
-    lifetime: int | timedelta | None,
-    refresh: bool | None,
-) -> SessionPolicy:
-    """Return what Starlette's parameters and a policy come to; the parameters win."""
-    changes: dict[str, Any] = {}
-    if max_age is not None:
-        seconds("max_age", max_age)  # named as the caller knows it
-        changes |= {"lifetime": max_age, "permanent": True}
-    elif lifetime is not None:
-        changes |= {"lifetime": lifetime}
-    elif policy is None:
-        changes |= {"lifetime": 14 * 24 * 60 * 60}
-    if refresh is not None or policy is None:
-        changes |= {"refresh_each_request": bool(refresh)}
-    return as_policy(policy).replace(**changes)
-
-
-def _prefixes(skip: Iterable[str]) -> tuple[str, ...]:
-    prefixes = (skip,) if isinstance(skip, str) or not isinstance(skip, Iterable) else tuple(skip)
-    for prefix in prefixes:
-        if not isinstance(prefix, str) or not prefix.startswith("/"):
-            raise ConfigurationError(
-                f'skip={skip!r} would skip nothing: write ("/static",), prefixes that begin with /'
-            )
-    return tuple(prefix.rstrip("/") for prefix in prefixes)

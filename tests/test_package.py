@@ -40,6 +40,7 @@ LAYERS: list[tuple[str, set[str]]] = [
             "_null_session",
             "_quart_context",
             "_response",
+            "_starlette_settings",
             "fastapi",
             "quart",
             "starlette",

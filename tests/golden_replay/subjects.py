@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import mimetypes
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -57,6 +58,7 @@ __all__ = [
 KEY = "golden-secret-key"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 STATIC = {"file.txt": "static\n"}
+mimetypes.init()  # reads files at its first use, which is no business of a request here
 
 
 class Clock:
