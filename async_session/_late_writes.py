@@ -27,15 +27,24 @@ class LateWrites:
         self._inner = app.asgi_app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+            return
+        await self._inner(scope, receive, send)
+        if OPENED in scope:
+            session = self._session(scope)
+            if session is not None and session._answered and not session.is_untouched:
+                await self._interface.finish(self._app, session)
+
+    async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
         async def sending(message: Any) -> None:
             if message["type"] == "websocket.accept":
                 await self._accept(scope, message)
             await send(message)
 
-        is_websocket = scope["type"] == "websocket"
-        await self._inner(scope, receive, sending if is_websocket else send)
+        await self._inner(scope, receive, sending)
         session = self._session(scope)
-        if session is not None and (is_websocket or session._answered):
+        if session is not None:
             await self._interface.finish(self._app, session)
 
     def _session(self, scope: Any) -> Session | None:

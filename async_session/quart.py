@@ -6,9 +6,11 @@ app.session_interface = ServerSideSessionInterface(store)               # the ba
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABCMeta
 from collections.abc import Callable, MutableMapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from async_session._checks import as_clock
@@ -19,7 +21,7 @@ from async_session._null_session import KeylessSession, NullInterface
 from async_session.cookies import CookieOptions, cookie_pattern, find_cookie, vary_on_cookie
 from async_session.errors import ConfigurationError, SessionError
 from async_session.manager import SessionManager
-from async_session.plan import CookieAction, cookie_line
+from async_session.plan import NOTHING, VARY, CookieAction, cookie_line
 from async_session.policy import SessionPolicy, as_policy
 from async_session.session import Session
 from async_session.stores.base import SessionStore, SupportsClose
@@ -59,6 +61,14 @@ class ServerSideSessionInterface(SessionInterface):
 
     null_session_class = KeylessSession
 
+    #: what the engine is made from
+    _keys: tuple[str, ...] = (
+        "SECRET_KEY",
+        "SECRET_KEY_FALLBACKS",
+        "PERMANENT_SESSION_LIFETIME",
+        "SESSION_REFRESH_EACH_REQUEST",
+    )
+
     def __init__(
         self,
         store: SessionStore | str,
@@ -70,27 +80,22 @@ class ServerSideSessionInterface(SessionInterface):
         self._policy = as_policy(policy)
         self._clock = as_clock(clock)
         self._manager: SessionManager | None = None
+        self._settings = itemgetter(*self._keys)
         self._seen: tuple[object, ...] = ()
         self._options: CookieOptions | None = None
+        self._pattern = cookie_pattern("session")
+        self._name = "session"
 
     # What the app's config says, read anew for every request
 
     def manager(self, app: Quart) -> SessionManager:
         """Return the engine for the app's current settings."""
-        seen = self._settings(app)
+        seen = self._settings(app.config)
+        if isinstance(seen[1], list):  # which the app may change in place
+            seen = (*seen, *seen[1])
         if self._manager is None or self._seen != seen:
             self._manager, self._seen = self._make_manager(app), seen
         return self._manager
-
-    def _settings(self, app: Quart) -> tuple[object, ...]:
-        """Return all that the engine is made from, in a form that the app cannot change later."""
-        config, fallbacks = app.config, app.config["SECRET_KEY_FALLBACKS"]
-        return (
-            app.secret_key,
-            tuple(fallbacks) if isinstance(fallbacks, list) else fallbacks,
-            config["PERMANENT_SESSION_LIFETIME"],
-            config["SESSION_REFRESH_EACH_REQUEST"],
-        )
 
     def _make_manager(self, app: Quart) -> SessionManager:
         return SessionManager(
@@ -140,17 +145,27 @@ class ServerSideSessionInterface(SessionInterface):
 
     async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> Session | None:  # type: ignore[override]  # registered as a SessionMixin above
         """Return the request's session; None without a secret key. Never raises for an outage."""
-        if not app.secret_key and self.signs(app):
+        if not app.config["SECRET_KEY"] and self.signs(app):
             return None
         scope = cast("MutableMapping[str, Any]", request.scope)
-        opened_by, opened = scope.get(OPENED, (None, None))
-        if opened_by is self:
-            return cast("Session", opened)  # session_transaction opens twice
-        name = self.get_cookie_name(app)
-        lines = [(b"cookie", line.encode("latin-1")) for line in request.headers.getlist("Cookie")]
-        session = await self.manager(app).open(find_cookie(lines, cookie_pattern(name)))
+        if OPENED in scope and scope[OPENED][0] is self:
+            return cast("Session", scope[OPENED][1])  # session_transaction opens twice
+        manager = self.manager(app)
+        for header, _ in scope["headers"]:
+            if header == b"cookie":
+                session = await manager.open(find_cookie(scope["headers"], self._find(app)))
+                break
+        else:
+            session = manager.new()
         scope[OPENED] = (self, session)
         return session
+
+    def _find(self, app: Quart) -> re.Pattern[bytes]:
+        """Return what finds the cookie under its current name."""
+        name = self.get_cookie_name(app)
+        if name != self._name:
+            self._pattern, self._name = cookie_pattern(name), name
+        return self._pattern
 
     async def save_session(
         self, app: Quart, session: SessionMixin, response: Response | WerkzeugResponse | None
@@ -167,10 +182,12 @@ class ServerSideSessionInterface(SessionInterface):
             return
         if response is None:
             await self.finish(app, session)
-            return
-        action = await self.manager(app).commit(session)
-        if action.vary or action.no_store:
-            self._add_headers(app, action, response)
+        elif session.is_untouched:
+            session._answered = True
+        else:
+            action = await self.manager(app).commit(session)
+            if action is not NOTHING:
+                self._add_headers(app, action, response)
 
     async def finish(self, app: Quart, session: Session) -> None:
         """Save what was changed when the response, or the websocket, was under way."""
@@ -189,7 +206,13 @@ class ServerSideSessionInterface(SessionInterface):
     ) -> None:
         headers = response.headers
         if action.vary:
-            headers.setlist("Vary", vary_on_cookie(headers.getlist("Vary")))
+            lines = headers.getlist("Vary")
+            if lines:
+                headers.setlist("Vary", vary_on_cookie(lines))
+            else:
+                headers.add("Vary", "Cookie")
+        if action is VARY:
+            return
         if action.no_store:
             headers["Cache-Control"] = "no-store"
         options = self.cookie_options(app)
@@ -205,8 +228,7 @@ class ServerSideSessionInterface(SessionInterface):
 class _ExtensionInterface(ServerSideSessionInterface):
     """The interface that `QuartSession` sets: Flask-Session's keys count as well."""
 
-    def _settings(self, app: Quart) -> tuple[object, ...]:
-        return (*super()._settings(app), *(app.config[key] for key in DEFAULTS))
+    _keys = (*ServerSideSessionInterface._keys, *DEFAULTS)
 
     def policy(self, app: Quart) -> SessionPolicy:
         policy = super().policy(app)

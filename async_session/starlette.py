@@ -192,13 +192,12 @@ class SessionMiddleware:
             if session._answered:
                 if not session._refused:
                     return send(message)
-            elif not (
+            elif not (  # `Session.is_untouched`, without a call
                 session.accessed
                 or session._origin is not None
                 or session.modified
                 or session.unavailable
             ):
-                # No cookie came, and nobody looked: there is nothing to commit, nothing to add.
                 session._answered = message["type"] in STARTS
                 return send(message)
             return send_with_session(manager, session, options, scope, send, message)
