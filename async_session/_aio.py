@@ -39,14 +39,25 @@ async def run_to_completion(coroutine: Coroutine[object, object, T]) -> T:
     """
     if not on_asyncio():
         return await _shielded(coroutine)
-    task = asyncio.ensure_future(coroutine)
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    task = loop.create_task(_telling(coroutine, ended))
     try:
-        return await asyncio.shield(task)
+        await ended  # what `asyncio.shield` comes to, for less
     except asyncio.CancelledError:
         await _outlast(task)
         if not task.cancelled():
             task.exception()  # mark it as seen: the caller's cancellation takes precedence
         raise
+    return task.result()
+
+
+async def _telling(coroutine: Coroutine[object, object, T], ended: asyncio.Future[None]) -> T:
+    try:
+        return await coroutine
+    finally:
+        if not ended.done():  # else whoever waited was cancelled
+            ended.set_result(None)
 
 
 async def _shielded(coroutine: Coroutine[object, object, T]) -> T:
