@@ -22,6 +22,7 @@ from async_session.errors import (
 if TYPE_CHECKING:
     from async_session import merge
     from async_session.cookies import CookieOptions
+    from async_session.events import SessionEvent
     from async_session.manager import SessionManager
     from async_session.policy import SessionPolicy
     from async_session.session import Session
@@ -36,6 +37,7 @@ __all__ = [
     "Session",
     "SessionConflict",
     "SessionError",
+    "SessionEvent",
     "SessionGone",
     "SessionManager",
     "SessionPolicy",
@@ -51,6 +53,7 @@ _HOMES = {
     "CookieOptions": "cookies",
     "Match": "stores.base",
     "Session": "session",
+    "SessionEvent": "events",
     "SessionManager": "manager",
     "SessionPolicy": "policy",
     "SessionStore": "stores.base",

@@ -1,15 +1,21 @@
-"""The current session of a Quart app, under its real type."""
+"""What Quart keeps in its context: the current session, and the request behind a response."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from quart import has_request_context, has_websocket_context, session
+from quart import has_request_context, has_websocket_context, request, session
 
+from async_session.cookies import CookieOptions, vary_on_cookie
 from async_session.errors import SessionError
+from async_session.plan import CookieAction, cookie_line
 from async_session.session import Session
 
-__all__ = ["get_session"]
+if TYPE_CHECKING:
+    from quart.wrappers import Response
+    from werkzeug.wrappers import Response as WerkzeugResponse
+
+__all__ = ["add_cookie", "add_vary", "get_session"]
 
 
 def get_session() -> Session:
@@ -33,3 +39,36 @@ def get_session() -> Session:
             "SESSION_TYPE or QuartSession(app, store=...)"
         )
     return current
+
+
+def add_vary(response: Response | WerkzeugResponse) -> None:
+    """Let a response say that it depends on the cookie."""
+    lines = response.headers.getlist("Vary")
+    if lines:
+        response.headers.setlist("Vary", vary_on_cookie(lines))
+    else:
+        response.headers.add("Vary", "Cookie")
+
+
+def add_cookie(
+    response: Response | WerkzeugResponse,
+    action: CookieAction,
+    options: CookieOptions,
+    *,
+    strict: bool,
+) -> None:
+    """Give a response the rest of what its session asks for.
+
+    Args:
+        response: of Quart, or of Werkzeug.
+        action: what the commit came to.
+        options: the cookie's.
+        strict: refuse a Secure cookie on a plain http request.
+    """
+    if action.no_store:
+        response.headers["Cache-Control"] = "no-store"
+    line = cookie_line(action, options, with_max_age=False)
+    if line is not None:
+        response.headers.add("Set-Cookie", line)
+        if has_request_context():
+            options.check_transport(request.scheme, request.host, strict=strict)

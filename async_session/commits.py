@@ -19,12 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from async_session import merge
-from async_session._log import log
 from async_session.codec import Codec
 from async_session.errors import SessionConflict
+from async_session.events import note
 from async_session.policy import SessionPolicy
 from async_session.record import CorruptRecord, Ended, Record, Tombstone, decode, version_of
-from async_session.session import Origin, Session
+from async_session.session import Intent, Origin, Session
 from async_session.stores.base import Match, SessionStore
 from async_session.tokens import new_id, store_key
 
@@ -116,8 +116,9 @@ class Committer:
         """Store a new session; end what another request made of the id it came with. True."""
         session_id, record = await self._create(session, payload)
         if past is not None:
-            await self.end(past)
+            await self.end(session, past)
         self._adopt(session, session_id, record, payload)
+        note(session, "created", session.handle, reason="login" if session._logged_in else "")
         return True
 
     async def refresh(self, session: Session, origin: Origin) -> bool:
@@ -141,11 +142,11 @@ class Committer:
                 self._adopt(session, origin.id, record, mine)
                 return True
             if not isinstance(found, Record):
-                return self._dropped(session, origin)
+                return self._dropped(session, origin, found)
             payload, match = self._merged(session, origin, found), found.version
-        raise self._conflict(origin)
+        raise self._conflict(session, origin)
 
-    async def end(self, origin: Origin) -> Ended | None:
+    async def end(self, session: Session, origin: Origin) -> Ended | None:
         """End a session wherever it has gone; return how it had ended before, if it had."""
         key: str | None = origin.key
         version, why = origin.version, None
@@ -156,6 +157,7 @@ class Committer:
                 return why
             found = await self._end_one(key, version)
             if found is _STORED:
+                note(session, "destroyed", key, reason=_why_ended(session))
                 return why
             if isinstance(found, Record):
                 version = found.version
@@ -163,7 +165,7 @@ class Committer:
                 why = found.why if isinstance(found, Tombstone) else Ended.ENDED
                 key = found.successor if isinstance(found, Tombstone) else None
                 version = None
-        raise self._conflict(origin)
+        raise self._conflict(session, origin)
 
     async def _end_one(self, key: str, version: bytes | None) -> _Found | _Stored:
         if version is None:
@@ -187,20 +189,23 @@ class Committer:
                 merged = self.codec.encode(self._own(session, origin))
             else:
                 await self.store.delete(key)
-                return self._dropped(session, origin)
+                return self._dropped(session, origin, found)
             newer, data = self._record(session, merged, self.codec.id)
             ttl = self._ttl(session, newer)
-            if await self._put(key, data, ttl=ttl, match=record.version) is not _STORED:
-                return self._dropped(session, origin)
+            taken = await self._put(key, data, ttl=ttl, match=record.version)
+            if taken is not _STORED:
+                return self._dropped(session, origin, taken)
             record = newer
             if isinstance(found, Tombstone):
                 # Beside a regenerate: the client is left with one live id, the login's.
-                await self.end(Origin("", "", superseded=True, successor=found.successor))
+                await self.end(session, Origin("", "", superseded=True, successor=found.successor))
             if not isinstance(found, Record):
                 break
         else:
-            raise self._conflict(origin)
+            raise self._conflict(session, origin)
         self._adopt(session, session_id, record, payload)
+        how = "login" if why is Ended.REPLACED else "regenerate"
+        note(session, "regenerated", key, reason=how, previous=origin.key)
         return True
 
     # What becomes of the data
@@ -209,7 +214,8 @@ class Committer:
         """Return the payload that keeps what this request did and what `found` has of others."""
         mine = dict(dict.items(session))
         if self.policy.on_conflict == "raise":
-            raise self._conflict(origin)
+            raise self._conflict(session, origin)
+        note(session, "conflict", origin.key, reason=self.policy.on_conflict)
         if self.policy.on_conflict == "merge":
             mine = merge.three_way(
                 self.codec.decode(origin.serializer, origin.payload),
@@ -233,15 +239,23 @@ class Committer:
         changed = merge.changed_keys(base, mine, encode=self.codec.encode_value)
         return {key: mine[key] for key in mine if key in changed or key in session._assigned}
 
-    def _dropped(self, session: Session, origin: Origin) -> bool:
-        log.info("session %s was ended by another request: this write is dropped", origin.key)
+    def _dropped(self, session: Session, origin: Origin, found: _Found | _Stored) -> bool:
+        why = found.why.name.lower() if isinstance(found, Tombstone) else "missing"
+        note(session, "dropped", origin.key, reason=why)
         session._origin = Origin(origin.id, origin.key, superseded=True)
         return False
 
-    def _conflict(self, origin: Origin) -> SessionConflict:
-        return SessionConflict(
-            f"another request changed session {origin.key} at the same time", handle=origin.key
-        )
+    def _conflict(self, session: Session, origin: Origin) -> SessionConflict:
+        message = f"another request changed session {origin.key} at the same time"
+        error = SessionConflict(message, handle=origin.key)
+        note(session, "conflict", origin.key, reason="raise", error=error)
+        return error
+
+
+def _why_ended(session: Session) -> str:
+    if session._intent is Intent.END:
+        return "logout"
+    return "login" if session._logged_in else "emptied"
 
 
 def _decode(data: bytes | None) -> _Found:

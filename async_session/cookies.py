@@ -212,6 +212,7 @@ def _domain(domain: str | None) -> str | None:
     return encoded
 
 
+@functools.lru_cache(maxsize=64)
 def cookie_pattern(name: str) -> re.Pattern[bytes]:
     """Return what finds the value of the first cookie called `name` in a ``Cookie`` header."""
     return re.compile(rb"(?:^|;)\s*%b\s*=\s*([^;]*)" % re.escape(name.encode("ascii")))

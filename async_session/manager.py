@@ -1,13 +1,12 @@
 """The engine, without a framework: open a session for a cookie, commit it, say what to send.
 
-cookie -> signature and format (bad: no store call) -> key -> store.open -> alive? -> Session
-Session -> the policy's table -> store.save -> CookieAction
+cookie -> Session (`opening`) -> the policy's table -> store.save (`commits`) -> CookieAction
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import NoReturn
 
 from async_session import policy as rules
@@ -15,11 +14,8 @@ from async_session._aio import deadline, run_to_completion
 from async_session._checks import as_clock
 from async_session.codec import Codec
 from async_session.commits import Committer
-from async_session.errors import (
-    SessionError,
-    SessionGone,
-    StoreError,
-)
+from async_session.errors import SessionError, SessionGone, StoreError
+from async_session.events import Listener, note
 from async_session.opening import Opener, too_slow
 from async_session.plan import NOTHING, VARY, CookieAction, cookie_action, rule_for
 from async_session.policy import SessionPolicy, as_policy
@@ -53,6 +49,7 @@ class SessionManager(Opener):
         clock: the time in epoch seconds; all time is read through it.
         sign: False leaves the cookie unsigned (Flask-Session's ``SESSION_USE_SIGNER = False``);
             `secret_key` is then not used.
+        on_event: who is told of each `SessionEvent`: a function, a coroutine function, or several.
 
     Raises:
         ConfigurationError: a setting that cannot work.
@@ -67,6 +64,7 @@ class SessionManager(Opener):
         policy: SessionPolicy | None = None,
         clock: Callable[[], float] = time.time,
         sign: bool = True,
+        on_event: Listener | Iterable[Listener] = (),
     ) -> None:
         store, self.owns_store = as_store(store)
         policy, clock = as_policy(policy), as_clock(clock)
@@ -75,7 +73,7 @@ class SessionManager(Opener):
             check_strength(keys[0], strict=policy.reject_unsafe)
         signer = CookieSigner(keys, signed=sign)
         codec = Codec([TaggedJSONSerializer()], max_size=policy.max_size)
-        super().__init__(store, signer, codec, policy=policy, clock=clock)
+        super().__init__(store, signer, codec, policy=policy, clock=clock, on_event=on_event)
         self._committer = Committer(store=store, policy=policy, codec=codec, clock=clock)
         # A store whose deadline is 0 never waits, so that nothing can interrupt a commit.
         self._instant = getattr(store, "deadline", None) == 0
@@ -107,15 +105,13 @@ class SessionManager(Opener):
         if session.unavailable or session._failed:
             no_store = session.unavailable and self.policy.on_store_error == "anonymous"
             return CookieAction(vary=session.accessed, no_store=no_store)
-        rule = self._rule(session)
-        kept = True
+        kept, rule = True, await self._rule(session)
         if rule is not None:
             session._failed = True  # until it has succeeded: a failed commit is not tried again
             kept = await self._guarded(session, rule)
-            session._failed = False
+            session._failed = session._dirty = False
             if not kept and rule.store is rules.Store.WRITE and self.policy.on_gone == "raise":
                 raise _gone(session)
-        session._dirty = False
         origin = session._origin
         return cookie_action(
             session,
@@ -132,7 +128,7 @@ class SessionManager(Opener):
             SessionGone: another request ended it.
             SessionError: it is new and the response has started: its cookie cannot be sent.
         """
-        rule = self._rule(session)
+        rule = await self._rule(session)
         if rule is None:
             raise _gone(session)
         if self._is_late(session, rule):
@@ -155,7 +151,7 @@ class SessionManager(Opener):
         session._answered = True
         if session.unavailable or session._failed:
             return
-        rule = self._rule(session)
+        rule = await self._rule(session)
         if rule is None or not (session._dirty or session._handed_out or session._intent.renews):
             return
         if rule.store is rules.Store.REFRESH or not session._dirty:
@@ -184,16 +180,27 @@ class SessionManager(Opener):
         session._failed = True
         raise SessionError(_TOO_LATE)
 
-    def _rule(self, session: Session) -> rules.Rule | None:
-        return rule_for(session, self.policy, now=int(self.clock()))
+    async def _rule(self, session: Session) -> rules.Rule | None:
+        rule = rule_for(session, self.policy, now=int(self.clock()))
+        if rule is None and session._dirty:
+            session._dirty = False  # there is nothing to save it to
+            await self._told(session, "dropped", session.handle, reason="superseded")
+        return rule
 
     async def _guarded(self, session: Session, rule: rules.Rule) -> bool:
         """Carry a row out, whole or not at all; return False if another request was there first."""
-        work = self._work(session, rule)
-        if work is not None and not await self._to_the_end(work):
-            return False
-        session._intent = Intent.KEEP
-        return True
+        try:
+            work = self._work(session, rule)
+            if work is not None and not await self._to_the_end(work):
+                return False
+            session._intent = Intent.KEEP
+            return True
+        except StoreError as error:
+            note(session, "unavailable", session.handle, reason="commit", error=error)
+            raise
+        finally:
+            if session._events:
+                await self._tell(session)
 
     def _work(self, session: Session, rule: rules.Rule) -> Coroutine[object, object, bool] | None:
         """Return what a row comes down to. Serialises first: nothing is written if that fails."""
@@ -233,7 +240,7 @@ class SessionManager(Opener):
 
     async def _end(self, session: Session, origin: Origin, payload: bytes | None) -> bool:
         """End the stored session, then start the new one that was written after a logout."""
-        before = await self._committer.end(origin)
+        before = await self._committer.end(session, origin)
         session._origin = None
         if payload is not None:
             return await self._committer.create(session, payload)
@@ -241,6 +248,7 @@ class SessionManager(Opener):
         # session must not delete that one.
         if before is Ended.REPLACED and session._intent is not Intent.END:
             session._origin = Origin(origin.id, origin.key, superseded=True)
+            note(session, "dropped", origin.key, reason="replaced")
             return False
         return True
 

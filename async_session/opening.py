@@ -6,13 +6,13 @@ cookie -> signature and format (bad: no store call) -> key -> store.open -> reco
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
 from async_session._aio import deadline
-from async_session._log import log
 from async_session.codec import Codec
 from async_session.errors import SerializationError, StoreError, StoreUnavailable
+from async_session.events import EventName, Listener, as_listeners, log_event, note, tell
 from async_session.outage import unavailable_session
 from async_session.policy import SessionPolicy
 from async_session.record import CorruptRecord, Ended, Record, Tombstone, decode
@@ -36,12 +36,16 @@ class Opener(ABC):
         *,
         policy: SessionPolicy,
         clock: Callable[[], float],
+        on_event: Listener | Iterable[Listener] = (),
     ) -> None:
         self.store = store
         self.policy = policy
         self.clock = clock
         self.permanent = policy.permanent
         self.lifetime = policy.idle
+        listeners = as_listeners(on_event)
+        self._listeners = (log_event, *listeners)
+        self._tells_loaded = bool(listeners)  # the log says nothing of that
         self._signer = signer
         self._known = signer.known
         self._codec = codec
@@ -51,45 +55,48 @@ class Opener(ABC):
         in_time = own is not None and own <= policy.timeout
         self._read = store.open if in_time else self._read_in_time
 
-    async def open(self, cookie: str | None) -> Session:
+    async def open(self, cookie: str | None, *, client: Sequence[object] | None = None) -> Session:
         """Return the session of a request. Never raises; an outage is a state of the session.
 
         Args:
             cookie: the value of the session cookie, or None if the client sent none.
+            client: where the request came from, for events: (host, port), as in an ASGI scope.
         """
         if cookie is None:
-            return self.new()
+            return self.new(client=client)
         ticket = self._known[cookie] if cookie in self._known else self._signer.verify(cookie)
         if ticket is None:
-            return self.new()
+            fault = self._signer.fault(cookie)
+            return await self._told(self.new(client=client), "rejected", None, reason=fault)
         try:
             data = await self._read(ticket.key)
         except StoreError as error:
-            log.warning("session %s cannot be read: %s", ticket.key, error)
-            return self._unavailable(error)
+            down = self._unavailable(error, client)
+            return await self._told(down, "unavailable", ticket.key, reason="open", error=error)
         if data is None:
-            return self.new()
+            new = self.new(client=client)
+            return await self._told(new, "rejected", ticket.key, reason="unknown")
         try:
             item = decode(data)
             if type(item) is not Record:
-                return self._superseded(ticket, cast("Tombstone", item))
+                return await self._superseded(ticket, cast("Tombstone", item), client)
             created, written, payload, serializer, extras, version = item
             if serializer not in self._loads:
                 raise CorruptRecord(f"it was written by serializer {serializer}, unknown here")
             content = self._loads[serializer](payload)
         except (CorruptRecord, SerializationError) as error:
-            log.warning("session %s cannot be used, a new one is started: %s", ticket.key, error)
-            return self.new()
+            return await self._told(self.new(client=client), "corrupt", ticket.key, error=error)
         policy, lifetime = self.policy, self.lifetime
         if extras:
             own = _typed(extras.get("lifetime"), int)
             lifetime = lifetime if own is None else own
         sliding = policy.refresh_each_request and content.get("_permanent", self.permanent)
         if not policy.is_alive(created, written, self.clock(), lifetime, bool(sliding)):
-            return self.new()
+            return await self._told(self.new(client=client), "expired", ticket.key)
         session = Session.__new__(Session)
         dict.update(session, content)
         session._keeper = self
+        session._client = client
         # As `Origin(...)`, without a call of Python's: this is the path of every request.
         session._origin = tuple.__new__(
             Origin, (*ticket, version, payload, serializer, written, False, None)
@@ -97,6 +104,8 @@ class Opener(ABC):
         session.created = created
         if extras:
             _restore(session, extras)
+        if self._tells_loaded:
+            await self._told(session, "loaded", ticket.key)
         return session
 
     @abstractmethod
@@ -110,22 +119,44 @@ class Opener(ABC):
         except TimeoutError as error:
             raise too_slow(self.policy.timeout) from error
 
-    def new(self) -> Session:
-        """Return the session of a request that sent no cookie."""
+    def new(self, *, client: Sequence[object] | None = None) -> Session:
+        """Return the session of a request that sent no cookie. Argument as for `open`."""
         session = Session.__new__(Session)
         session._keeper = self
+        session._client = client
         return session
 
-    def _unavailable(self, error: StoreError) -> Session:
+    def _unavailable(self, error: StoreError, client: Sequence[object] | None) -> Session:
         session = unavailable_session(error, readable=self.policy.on_store_error == "anonymous")
         session._keeper = self
+        session._client = client
         return session
 
-    def _superseded(self, ticket: Ticket, stone: Tombstone) -> Session:
-        session = self.new()
+    async def _superseded(
+        self, ticket: Ticket, stone: Tombstone, client: Sequence[object] | None
+    ) -> Session:
+        session = self.new(client=client)
         if stone.why is not Ended.ENDED:
             session._origin = Origin(*ticket, superseded=True, successor=stone.successor)
+        return await self._told(session, "rejected", ticket.key, reason=stone.why.name.lower())
+
+    async def _told(
+        self,
+        session: Session,
+        name: EventName,
+        handle: str | None,
+        *,
+        reason: str = "",
+        error: Exception | None = None,
+    ) -> Session:
+        note(session, name, handle, reason=reason, error=error)
+        await self._tell(session)
         return session
+
+    async def _tell(self, session: Session) -> None:
+        """Tell what was noted of a session."""
+        events, session._events = session._events, ()
+        await tell(self._listeners, events)
 
 
 def _restore(session: Session, extras: Mapping[str, object]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from async_session._log import log
 from async_session.cookies import CookieOptions
 from async_session.policy import Cookie, Rule, SessionPolicy, decide
 from async_session.session import Intent, Session
@@ -50,8 +49,6 @@ def rule_for(session: Session, policy: SessionPolicy, *, now: int) -> Rule | Non
     no_items = not dict.__len__(session)
     starts_anew = intent.renews and not (intent is Intent.MOVE and no_items)
     if origin is not None and origin.superseded and not starts_anew:
-        if session.modified:
-            log.info("session %s was superseded: this write is dropped", origin.key)
         return None
     live = origin is not None and origin.version is not None
     permanent = bool(dict.get(session, "_permanent", policy.permanent))

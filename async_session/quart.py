@@ -6,32 +6,32 @@ app.session_interface = ServerSideSessionInterface(store)               # the ba
 
 from __future__ import annotations
 
-import re
 import time
 from abc import ABCMeta
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
-from async_session._checks import as_clock
+from async_session._checks import as_clock, seconds
 from async_session._flask_session import DEFAULTS, store_from_config
 from async_session._late_writes import OPENED, LateWrites
 from async_session._log import log
 from async_session._null_session import KeylessSession, NullInterface
-from async_session.cookies import CookieOptions, cookie_pattern, find_cookie, vary_on_cookie
+from async_session.cookies import CookieOptions, cookie_pattern, find_cookie
 from async_session.errors import ConfigurationError, SessionError
+from async_session.events import Listener, as_listeners
 from async_session.manager import SessionManager
-from async_session.plan import NOTHING, VARY, CookieAction, cookie_line
+from async_session.plan import NOTHING, VARY
 from async_session.policy import SessionPolicy, as_policy
 from async_session.session import Session
 from async_session.stores.base import SessionStore, SupportsClose
 from async_session.stores.urls import as_store
 
 try:
-    from quart import has_request_context, request
     from quart.sessions import SessionInterface, SessionMixin
 
-    from async_session._quart_context import get_session
+    from async_session._quart_context import add_cookie, add_vary, get_session
 except ImportError as error:
     raise ConfigurationError("Quart is missing: pip install 'async_session[quart]'") from error
 
@@ -57,6 +57,7 @@ class ServerSideSessionInterface(SessionInterface):
         store: where sessions are kept: a store, or its URL.
         policy: what happens in doubt. The app's config wins where both say something.
         clock: the time in epoch seconds.
+        on_event: who is told of each `SessionEvent`: a function, a coroutine function, or several.
     """
 
     null_session_class = KeylessSession
@@ -75,16 +76,16 @@ class ServerSideSessionInterface(SessionInterface):
         *,
         policy: SessionPolicy | None = None,
         clock: Callable[[], float] = time.time,
+        on_event: Listener | Iterable[Listener] = (),
     ) -> None:
         self.store, self.owns_store = as_store(store)
         self._policy = as_policy(policy)
         self._clock = as_clock(clock)
+        self._listeners = as_listeners(on_event)
         self._manager: SessionManager | None = None
         self._settings = itemgetter(*self._keys)
         self._seen: tuple[object, ...] = ()
         self._options: CookieOptions | None = None
-        self._pattern = cookie_pattern("session")
-        self._name = "session"
 
     # What the app's config says, read anew for every request
 
@@ -105,15 +106,13 @@ class ServerSideSessionInterface(SessionInterface):
             policy=self.policy(app),
             clock=self._clock,
             sign=self.signs(app),
+            on_event=self._listeners,
         )
 
     def policy(self, app: Quart) -> SessionPolicy:
         """Return the policy, with what the app's config says about lifetimes."""
         lifetime = app.config["PERMANENT_SESSION_LIFETIME"]
-        if lifetime is None:
-            raise ConfigurationError(
-                "PERMANENT_SESSION_LIFETIME is None: write seconds or a timedelta"
-            )
+        seconds("PERMANENT_SESSION_LIFETIME", lifetime)  # named as the app knows it
         return self._policy.replace(
             lifetime=lifetime,
             refresh_each_request=bool(app.config["SESSION_REFRESH_EACH_REQUEST"]),
@@ -151,21 +150,17 @@ class ServerSideSessionInterface(SessionInterface):
         if OPENED in scope and scope[OPENED][0] is self:
             return cast("Session", scope[OPENED][1])  # session_transaction opens twice
         manager = self.manager(app)
+        client = scope["client"] if "client" in scope else None  # noqa: SIM401  # without a call
         for header, _ in scope["headers"]:
             if header == b"cookie":
-                session = await manager.open(find_cookie(scope["headers"], self._find(app)))
+                pattern = cookie_pattern(self.get_cookie_name(app))
+                cookie = find_cookie(scope["headers"], pattern)
+                session = await manager.open(cookie, client=client)
                 break
         else:
-            session = manager.new()
+            session = manager.new(client=client)
         scope[OPENED] = (self, session)
         return session
-
-    def _find(self, app: Quart) -> re.Pattern[bytes]:
-        """Return what finds the cookie under its current name."""
-        name = self.get_cookie_name(app)
-        if name != self._name:
-            self._pattern, self._name = cookie_pattern(name), name
-        return self._pattern
 
     async def save_session(
         self, app: Quart, session: SessionMixin, response: Response | WerkzeugResponse | None
@@ -186,8 +181,11 @@ class ServerSideSessionInterface(SessionInterface):
             session._answered = True
         else:
             action = await self.manager(app).commit(session)
-            if action is not NOTHING:
-                self._add_headers(app, action, response)
+            if action.vary:
+                add_vary(response)
+            if action is not VARY and action is not NOTHING:
+                strict = self._policy.reject_unsafe
+                add_cookie(response, action, self.cookie_options(app), strict=strict)
 
     async def finish(self, app: Quart, session: Session) -> None:
         """Save what was changed when the response, or the websocket, was under way."""
@@ -200,29 +198,6 @@ class ServerSideSessionInterface(SessionInterface):
         """Close the store, if it can be closed."""
         if isinstance(self.store, SupportsClose):
             await self.store.aclose()
-
-    def _add_headers(
-        self, app: Quart, action: CookieAction, response: Response | WerkzeugResponse
-    ) -> None:
-        headers = response.headers
-        if action.vary:
-            lines = headers.getlist("Vary")
-            if lines:
-                headers.setlist("Vary", vary_on_cookie(lines))
-            else:
-                headers.add("Vary", "Cookie")
-        if action is VARY:
-            return
-        if action.no_store:
-            headers["Cache-Control"] = "no-store"
-        options = self.cookie_options(app)
-        line = cookie_line(action, options, with_max_age=False)
-        if line is not None:
-            headers.add("Set-Cookie", line)
-            # Quart's request is at hand here, not in the arguments.
-            if has_request_context():
-                strict = self._policy.reject_unsafe
-                options.check_transport(request.scheme, request.host, strict=strict)
 
 
 class _ExtensionInterface(ServerSideSessionInterface):
@@ -253,6 +228,7 @@ class QuartSession:
         store: a store, or its URL. Without one ``SESSION_TYPE`` decides.
         policy: what happens in doubt. The app's config wins where both say something.
         clock: the time in epoch seconds.
+        on_event: who is told of each `SessionEvent`: a function, a coroutine function, or several.
 
     Raises:
         ConfigurationError: a setting that cannot work.
@@ -265,10 +241,12 @@ class QuartSession:
         *,
         policy: SessionPolicy | None = None,
         clock: Callable[[], float] = time.time,
+        on_event: Listener | Iterable[Listener] = (),
     ) -> None:
         self._store = store
-        self._policy = policy
-        self._clock = clock
+        self._interface = partial(
+            _ExtensionInterface, policy=policy, clock=clock, on_event=as_listeners(on_event)
+        )
         if app is not None:
             self.init_app(app)
 
@@ -280,7 +258,7 @@ class QuartSession:
         if store is None:
             app.session_interface = NullInterface()  # type: ignore[assignment]  # Quart names its default's type
             return
-        interface = _ExtensionInterface(store, policy=self._policy, clock=self._clock)
+        interface = self._interface(store)
         if app.secret_key or not interface.signs(app):
             interface.manager(app)  # what cannot work is said now, not at the first request
         interface.cookie_options(app)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from async_session.errors import SessionError
+from async_session.events import SessionEvent
 from async_session.tracking import TrackedDict
 
 __all__ = ["Intent", "Keeper", "Origin", "Session"]
@@ -124,7 +125,13 @@ class Session(TrackedDict):
     _answered: bool = False
     #: the adapter answered itself: what the app still sends is dropped
     _refused: bool = False
+    #: what happened and was not told yet
+    _events: tuple[SessionEvent, ...] = ()
+    #: the address of the request, as in its ASGI scope: (host, port)
+    _client: Sequence[object] | None = None
     _owner: str | None = None
+    #: whose session `logout` ended
+    _past_owner: str | None = None
     #: a lifetime of this session's own, in seconds
     _lifetime: int | None = None
     #: entries of the stored header that this version does not know, kept for the next one
@@ -234,6 +241,7 @@ class Session(TrackedDict):
         self._assigned = frozenset()
         self._intent = Intent.END
         self._logged_in = False
+        self._past_owner = self._owner
         self._owner = self.authenticated_at = self._lifetime = None
         self._extras = {}
         self.created = 0

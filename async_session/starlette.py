@@ -26,6 +26,7 @@ from async_session._response import (
 from async_session._starlette_settings import effective_policy, path_prefixes
 from async_session.cookies import CookieOptions, find_cookie
 from async_session.errors import SessionError, StoreError
+from async_session.events import Listener
 from async_session.manager import SessionManager
 from async_session.policy import SessionPolicy
 from async_session.session import Intent, Session
@@ -91,6 +92,7 @@ class SessionMiddleware:
         http_only: hide the cookie from scripts.
         skip: path prefixes that have no session, such as ``("/static",)``.
         clock: the time in epoch seconds.
+        on_event: who is told of each `SessionEvent`: a function, a coroutine function, or several.
 
     Raises:
         ConfigurationError: a setting that cannot work.
@@ -116,6 +118,7 @@ class SessionMiddleware:
         http_only: bool = True,
         skip: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
+        on_event: Listener | Iterable[Listener] = (),
     ) -> None:
         self.app = app
         self.max_age = max_age
@@ -125,6 +128,7 @@ class SessionMiddleware:
             secret_key_fallbacks=secret_key_fallbacks,
             policy=effective_policy(policy, max_age, lifetime, refresh_each_request),
             clock=clock,
+            on_event=on_event,
         )
         self._skip = path_prefixes(skip)
         self._options = CookieOptions(
@@ -177,13 +181,14 @@ class SessionMiddleware:
             await self.app(scope, receive, send)  # a second middleware: the first one commits
             return
         manager = self.manager
+        client = scope["client"] if "client" in scope else None  # noqa: SIM401  # without a call
         for name, _ in scope["headers"]:
             if name == b"cookie":
                 cookie = find_cookie(scope["headers"], options.pattern)
-                session = await manager.open(cookie)
+                session = await manager.open(cookie, client=client)
                 break
         else:
-            session = manager.new()
+            session = manager.new(client=client)
         scope["session"] = session
         scope[_FOUND] = options.name
 

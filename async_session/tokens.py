@@ -15,7 +15,7 @@ import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from itsdangerous import BadSignature, Signer
 
@@ -145,6 +145,10 @@ class CookieSigner:
         if self._signer is not None:
             _remember(self.known, value, ticket)
         return ticket
+
+    def fault(self, value: str) -> Literal["format", "signature"]:
+        """Return what is wrong with a value that `verify` refused."""
+        return "signature" if self._pattern.fullmatch(value) else "format"
 
     def _unsign(self, value: str) -> str | None:
         if self._signer is None:

@@ -71,6 +71,7 @@ def quart_app(
     *,
     policy: SessionPolicy | None = None,
     clock: Clock | None = None,
+    **options: Any,
 ) -> Quart:
     app = Quart("tests")
     app.secret_key = KEY
@@ -78,7 +79,7 @@ def quart_app(
     app.config["PERMANENT_SESSION_LIFETIME"] = policy.lifetime
     app.config["SESSION_REFRESH_EACH_REQUEST"] = policy.refresh_each_request
     app.session_interface = ServerSideSessionInterface(  # type: ignore[assignment]
-        store, policy=policy, clock=clock or Clock()
+        store, policy=policy, clock=clock or Clock(), **options
     )
 
     @app.get("/<view>")

@@ -185,6 +185,7 @@ PUBLIC = [
     "async_session",
     "async_session.starlette",
     "async_session.quart",
+    "async_session.telemetry",
     "async_session.testing",
     *(
         module.__name__

@@ -26,7 +26,17 @@ LAYERS: list[tuple[str, set[str]]] = [
     ("runtime", {"_aio", "_log"}),
     (
         "values",
-        {"_tags", "cookies", "merge", "outage", "serializers", "session", "tokens", "tracking"},
+        {
+            "_tags",
+            "cookies",
+            "events",
+            "merge",
+            "outage",
+            "serializers",
+            "session",
+            "tokens",
+            "tracking",
+        },
     ),
     ("record", {"codec", "record"}),
     ("policy", {"_checks", "plan", "policy"}),
@@ -79,6 +89,7 @@ THIRD_PARTY = {
     "redis": {"stores.redis", "stores._redis"},
     "valkey": {"stores.redis", "stores._redis"},
     # tools
+    "opentelemetry": {"telemetry"},
     "httpx": {"testing"},
     "pytest": {"pytest_plugin", "testing"},
 }
