@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from async_session._response import warn_of_late_touch
 from async_session.plan import cookie_line
 from async_session.session import Session
 
@@ -35,6 +36,8 @@ class LateWrites:
             session = self._session(scope)
             if session is not None and session._answered and not session.is_untouched:
                 await self._interface.finish(self._app, session)
+                if session.accessed and not session._varies:
+                    warn_of_late_touch(session)
 
     async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
         async def sending(message: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from async_session._log import log
+from async_session._log import log, warn_once
 from async_session.cookies import CookieOptions, vary_on_cookie
 from async_session.errors import StoreError
 from async_session.manager import SessionManager
@@ -21,6 +21,7 @@ __all__ = [
     "Send",
     "refuse",
     "send_with_session",
+    "warn_of_late_touch",
 ]
 
 Scope = MutableMapping[str, Any]
@@ -54,6 +55,7 @@ async def send_with_session(
             await refuse(error, session, scope, send)
             return
         if action is not NOTHING:
+            session._varies = action.vary
             headers = [*message["headers"]] if "headers" in message else []
             message["headers"] = headers  # a copy: a response object may be sent twice
             plain = action is VARY
@@ -105,6 +107,16 @@ async def refuse(error: StoreError, session: Session, scope: Scope, send: Send) 
     prefix = "websocket." if scope["type"] == "websocket" else ""
     await send({"type": f"{prefix}http.response.start", "status": 503, "headers": headers})
     await send({"type": f"{prefix}http.response.body", "body": body})
+
+
+def warn_of_late_touch(session: Session) -> None:
+    """Warn once if a session was first touched when its response was already under way."""
+    if session._answered and not session._failed:
+        warn_once(
+            "a session was first touched after its response had begun, so that one does not say "
+            "`Vary: Cookie` and a cache may show it to others: read the session, or call "
+            "session.mark_accessed(), before the first byte"
+        )
 
 
 def _host(scope: Scope) -> str:

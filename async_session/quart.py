@@ -181,6 +181,7 @@ class ServerSideSessionInterface(SessionInterface):
             session._answered = True
         else:
             action = await self.manager(app).commit(session)
+            session._varies = action.vary
             if action.vary:
                 add_vary(response)
             if action is not VARY and action is not NOTHING:

@@ -125,6 +125,8 @@ class Session(TrackedDict):
     _answered: bool = False
     #: the adapter answered itself: what the app still sends is dropped
     _refused: bool = False
+    #: the response says that it depends on the cookie
+    _varies: bool = False
     #: what happened and was not told yet
     _events: tuple[SessionEvent, ...] = ()
     #: the address of the request, as in its ASGI scope: (host, port)

@@ -22,6 +22,7 @@ from async_session._response import (
     Send,
     refuse,
     send_with_session,
+    warn_of_late_touch,
 )
 from async_session._starlette_settings import effective_policy, path_prefixes
 from async_session.cookies import CookieOptions, find_cookie
@@ -220,6 +221,8 @@ class SessionMiddleware:
             late = session._dirty or session._handed_out or session._intent is not _KEEP
             if late and session._answered:  # an app that never answered has saved nothing
                 await self.manager.finish(session)
+            if session.accessed and not session._varies:
+                warn_of_late_touch(session)
 
     async def _websocket(
         self, scope: Scope, receive: Receive, send: Send, session: Session

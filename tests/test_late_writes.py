@@ -31,6 +31,7 @@ from async_session import (
     SessionGone,
     SessionPolicy,
     SessionStore,
+    _log,
 )
 from async_session.quart import QuartSession
 from async_session.quart import get_session as quart_get_session
@@ -273,7 +274,9 @@ class World:
 
     @property
     def said(self) -> str:
-        return "\n".join([*self.raised, self.caplog.text])
+        # What is said of caches is another matter: below.
+        lines = [line for line in self.caplog.text.splitlines() if "Vary" not in line]
+        return "\n".join([*self.raised, *lines])
 
     async def sees(self, cookie: str | None = None) -> Any:
         return eval((await self.client.twin().get("read", cookie=cookie)).body)
@@ -395,6 +398,50 @@ async def test_a_late_write_beside_another_request(
     await start(world)
     await world.client.get("go")
     assert await world.sees() == left
+
+
+async def touch(session: Session) -> None:
+    session.get("user")
+
+
+async def announce(session: Session) -> None:
+    session.mark_accessed()
+
+
+@pytest.mark.parametrize(("make", "how"), STREAMS, ids=named)
+@pytest.mark.parametrize("loaded", [False, True], ids=["new", "loaded"])
+@pytest.mark.parametrize(
+    ("first", "second", "warns"),
+    [
+        (nothing, nothing, False),
+        (nothing, touch, True),
+        (touch, touch, False),
+        (announce, touch, False),
+        (early, touch, False),
+    ],
+    ids=named,
+)
+async def test_a_first_touch_after_the_first_byte_warns_of_caches(
+    caplog: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Any,
+    how: str,
+    loaded: bool,
+    first: View,
+    second: View,
+    warns: bool,
+) -> None:
+    monkeypatch.setattr(_log, "_given", set())
+    world = World(caplog, make, how, first, second)
+    if loaded:
+        await start(world)
+    for _ in range(2):
+        world.client.cookie = world.client.cookie if loaded else None
+        answer = await world.client.get("go")
+        assert answer.vary == ([] if first is nothing else ["Cookie"])
+    said = [message for message in caplog.messages if "Vary" in message]
+    assert len(said) == warns  # once, not for each request
+    assert all("session.mark_accessed(), before the first byte" in message for message in said)
 
 
 # Websockets
