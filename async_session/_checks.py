@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any
 
 from async_session.errors import ConfigurationError
+from async_session.serializers import OUR_IDS, MsgpackSerializer, TaggedJSONSerializer
 
 __all__ = ["as_clock", "check_choices", "seconds"]
 
@@ -55,6 +56,26 @@ def check_choices(policy: Any) -> None:
             raise ConfigurationError(
                 f"merge[{key!r}] is {resolver!r}: write a function of (base, mine, theirs)"
             )
+    if policy.serializer is not None:
+        _check_serializer(policy.serializer)
+
+
+def _check_serializer(value: Any) -> None:
+    if isinstance(value, type) or not all(
+        callable(getattr(value, name, None)) for name in ("dumps", "loads")
+    ):
+        raise ConfigurationError(
+            f"serializer={value!r} is no serializer: write MsgpackSerializer() or an object with "
+            "id, dumps() and loads()"
+        )
+    if isinstance(value, TaggedJSONSerializer | MsgpackSerializer):
+        return
+    own_id = getattr(value, "id", None)
+    if type(own_id) is not int or not OUR_IDS <= own_id < 256:
+        raise ConfigurationError(
+            f"serializer.id={own_id!r} cannot work: write a whole number from {OUR_IDS} to 255, "
+            "and never change it"
+        )
 
 
 def seconds(name: str, value: object) -> int:

@@ -10,7 +10,6 @@ a dict whose keys are numbers.
 
 from __future__ import annotations
 
-import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
@@ -22,15 +21,16 @@ from types import NoneType
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from async_session._json import encode, scanner
 from async_session.errors import SerializationError
 
 __all__ = ["BY_KIND", "BY_NAME", "CONTAINERS", "SCALARS", "TAGS", "Tag", "Unstorable"]
-__all__ += ["a_value", "encode", "kind_of", "scan_plain", "scan_tagged"]
+__all__ += ["a_value", "as_it_is", "kind_of", "read", "scan_tagged"]
 
 Pack = Callable[[Any], object]  # packs a value inside a container; `Tag.write` calls it
 
 #: What the JSON encoder needs no help with, as exact types.
-SCALARS = frozenset({str, int, float, bool, NoneType})
+SCALARS: frozenset[type] = frozenset({str, int, float, bool, NoneType})
 
 #: An int of fewer bits than this is within any limit Python lets one set on int <-> str.
 _SURELY_PRINTABLE_BITS = 2000
@@ -75,17 +75,17 @@ def _untag(found: dict[str, Any]) -> object:
         return found
     ((name, wire),) = found.items()
     tag = BY_NAME.get(name)
-    if tag is None:
-        return found
+    return found if tag is None else read(tag, wire)
+
+
+def read(tag: Tag, wire: object) -> object:
+    """Return the value that stands behind a tag."""
     if type(wire) is not tag.wire:
-        raise ValueError(f"tag {name!r} with a {type(wire).__name__} behind it")
+        raise ValueError(f"tag {tag.name!r} with a {type(wire).__name__} behind it")
     return tag.read(wire)
 
 
-#: No sorting, so that a dict keeps its order; no look-out for cycles: depth is bounded before.
-encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-scan_plain = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # not in the stubs
-scan_tagged = json.JSONDecoder(object_hook=_untag).scan_once  # type: ignore[attr-defined]
+scan_tagged = scanner(object_hook=_untag)
 
 
 # -- numbers and text ------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def _read_escaped(wire: dict[Any, object]) -> object:
     return {key[:-2]: value}
 
 
-def _as_it_is(value: Any, _: object = None) -> Any:
+def as_it_is(value: Any, _: object = None) -> Any:
     return value
 
 
@@ -258,10 +258,10 @@ TAGS = (
     Tag(" di", dict, dict, _write_escaped, _read_escaped,
         lambda v: len(v) == 1 and next(iter(v)) in BY_NAME),
     # JSON's own types
-    Tag("", dict, dict, _write_dict, _as_it_is),
-    Tag("", list, list, _write_items, _as_it_is),
-    Tag("", int, int, _write_int, _as_it_is),
-    *(Tag("", kind, kind, _as_it_is, _as_it_is) for kind in (str, float, bool, NoneType)),
+    Tag("", dict, dict, _write_dict, as_it_is),
+    Tag("", list, list, _write_items, as_it_is),
+    Tag("", int, int, _write_int, as_it_is),
+    *(Tag("", kind, kind, as_it_is, as_it_is) for kind in (str, float, bool, NoneType)),
 )
 # fmt: on
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 
-from async_session.errors import SerializationError, SessionTooLarge
-from async_session.serializers import Serializer
+from async_session.errors import ConfigurationError, SerializationError, SessionTooLarge
+from async_session.serializers import MsgpackSerializer, Serializer, TaggedJSONSerializer
 
 __all__ = ["Codec"]
 
 
 class Codec:
-    """Writes payloads with one serializer and reads those of several.
+    """Writes payloads with one serializer and reads those of our own as well.
 
     Args:
-        serializers: the one that writes, then others that may have written what is read.
+        serializer: the one that writes; None for `TaggedJSONSerializer`.
         max_size: bytes that a payload may have.
     """
 
-    def __init__(self, serializers: Sequence[Serializer], *, max_size: int) -> None:
-        self._writer = serializers[0]
+    def __init__(self, serializer: Serializer | None = None, *, max_size: int) -> None:
+        self._writer = serializer or TaggedJSONSerializer()
         #: how to read what each serializer wrote, by its id
-        self.loads = {serializer.id: serializer.loads for serializer in serializers}
+        self.loads = {
+            TaggedJSONSerializer.id: TaggedJSONSerializer().loads,
+            MsgpackSerializer.id: _read_msgpack,
+            self._writer.id: self._writer.loads,
+        }
         self._max_size = max_size
         self.id = self._writer.id
 
@@ -67,3 +72,14 @@ class Codec:
             max_size=self._max_size,
             key=key,
         )
+
+
+# Made when it is needed: a fleet that writes JSON may have to read what another has written.
+_msgpack = functools.cache(MsgpackSerializer)
+
+
+def _read_msgpack(payload: bytes) -> dict[object, object]:
+    try:
+        return _msgpack().loads(payload)
+    except ConfigurationError as error:
+        raise SerializationError(str(error)) from error

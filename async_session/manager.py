@@ -20,7 +20,6 @@ from async_session.opening import Opener, too_slow
 from async_session.plan import NOTHING, VARY, CookieAction, cookie_action, rule_for
 from async_session.policy import SessionPolicy, as_policy
 from async_session.record import Ended
-from async_session.serializers import TaggedJSONSerializer
 from async_session.session import Intent, Origin, Session
 from async_session.stores.base import SessionStore
 from async_session.stores.urls import as_store
@@ -72,7 +71,7 @@ class SessionManager(Opener):
         if keys:
             check_strength(keys[0], strict=policy.reject_unsafe)
         signer = CookieSigner(keys, signed=sign)
-        codec = Codec([TaggedJSONSerializer()], max_size=policy.max_size)
+        codec = Codec(policy.serializer, max_size=policy.max_size)
         super().__init__(store, signer, codec, policy=policy, clock=clock, on_event=on_event)
         self._committer = Committer(store=store, policy=policy, codec=codec, clock=clock)
         # A store whose deadline is 0 never waits, so that nothing can interrupt a commit.

@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from async_session._checks import check_choices, seconds
 from async_session.errors import ConfigurationError
+from async_session.serializers import Serializer
 
 __all__ = [
     "RULES",
@@ -138,6 +139,8 @@ class SessionPolicy:
             as empty, refuse writes.
         clock_skew: seconds by which the clocks of two workers may differ.
         max_size: bytes that a stored session may have.
+        serializer: writes sessions as bytes; None for `TaggedJSONSerializer`. What
+            `TaggedJSONSerializer` and `MsgpackSerializer` wrote is read in any case.
         reject_unsafe: refuse what is otherwise warned about (see `strict`).
 
     Raises:
@@ -161,6 +164,7 @@ class SessionPolicy:
     on_store_error: Literal["raise", "anonymous"] = "raise"
     clock_skew: int = 5
     max_size: int = 256 * 1024
+    serializer: Serializer | None = None
     reject_unsafe: bool = False
     #: `lifetime` and `absolute_lifetime` in whole seconds
     idle: int = field(init=False, repr=False, compare=False)

@@ -186,6 +186,7 @@ PUBLIC = [
     "async_session.starlette",
     "async_session.quart",
     "async_session.telemetry",
+    "async_session.serializers",
     "async_session.testing",
     *(
         module.__name__

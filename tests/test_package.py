@@ -27,6 +27,8 @@ LAYERS: list[tuple[str, set[str]]] = [
     (
         "values",
         {
+            "_json",
+            "_packing",
             "_tags",
             "cookies",
             "events",
@@ -78,6 +80,7 @@ THIRD_PARTY = {
     "flask": {"quart", "_flask_session"},
     "werkzeug": {"quart", "_flask_session"},
     "markupsafe": {"_tags", "serializers"},
+    "ormsgpack": {"serializers"},
     # drivers: each in its own store
     "aiofiles": {"stores.filesystem"},
     "aiomcache": {"stores._memcached"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import gc
 import json
 import math
 import subprocess
@@ -19,19 +20,15 @@ from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import ormsgpack
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from async_session._packing import MAX_DEPTH, MAX_ITEMS, MAX_KEYS
 from async_session.errors import SerializationError
-from async_session.serializers import (
-    MAX_DEPTH,
-    MAX_ITEMS,
-    MAX_KEYS,
-    Serializer,
-    TaggedJSONSerializer,
-)
+from async_session.serializers import MsgpackSerializer, Serializer, TaggedJSONSerializer
 
 GOLDEN = Path(__file__).parent / "golden" / "flask-cookies.json"
 VECTORS = [v for v in json.loads(GOLDEN.read_text())["tagged_json"] if "dumps" in v]
@@ -44,9 +41,14 @@ NAMES = {
     "timezone": timezone,
 }
 
-serializer: Serializer = TaggedJSONSerializer()
-dumps: Callable[[Any], bytes] = serializer.dumps
-loads = serializer.loads
+json_serializer: Serializer = TaggedJSONSerializer()
+dumps: Callable[[Any], bytes] = json_serializer.dumps
+loads = json_serializer.loads
+
+
+@pytest.fixture(scope="module", params=[TaggedJSONSerializer, MsgpackSerializer])
+def serializer(request):
+    return request.param()
 
 
 def golden(vector: dict) -> dict:
@@ -69,8 +71,8 @@ def exact(value: object) -> object:
     return kind, value
 
 
-def assert_comes_out(data: dict) -> None:
-    assert exact(loads(dumps(data))) == exact(data)
+def assert_comes_out(data: dict, serializer: Any = json_serializer) -> None:
+    assert exact(serializer.loads(serializer.dumps(data))) == exact(data)
 
 
 # -- round trips -----------------------------------------------------------------------------------
@@ -113,15 +115,15 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: ascii(value)[:40])
-def test_a_value_comes_out_as_it_went_in_wherever_it_stands(value):
-    assert_comes_out({"key": value})
-    assert_comes_out({"key": [(value,), {"deep": value}]})
-    assert_comes_out({"key": {1: value, "b": [b""]}})
+def test_a_value_comes_out_as_it_went_in_wherever_it_stands(value, serializer):
+    assert_comes_out({"key": value}, serializer)
+    assert_comes_out({"key": [(value,), {"deep": value}]}, serializer)
+    assert_comes_out({"key": {1: value, "b": [b""]}}, serializer)
 
 
 @pytest.mark.parametrize("value", [v for v in VALUES if isinstance(v, dict)], ids=ascii)
-def test_a_session_may_have_any_keys(value):
-    assert_comes_out(value)
+def test_a_session_may_have_any_keys(value, serializer):
+    assert_comes_out(value, serializer)
 
 
 SCALARS = (
@@ -172,12 +174,11 @@ SESSIONS = st.dictionaries(st.text(max_size=8), ANYTHING, max_size=5) | st.dicti
 
 @settings(deadline=None)
 @given(SESSIONS)
-def test_any_session_comes_out_as_it_went_in(data):
-    payload = dumps(data)
-    assert payload.isascii()
-    again = loads(payload)
+def test_any_session_comes_out_as_it_went_in(serializer, data):
+    payload = serializer.dumps(data)
+    again = serializer.loads(payload)
     assert exact(again) == exact(data)
-    assert dumps(again) == payload
+    assert serializer.dumps(again) == payload
 
 
 # -- Flask -----------------------------------------------------------------------------------------
@@ -203,8 +204,8 @@ def test_we_read_what_flask_wrote(vector):
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["py"])
-def test_we_lose_nothing_where_flask_does(vector):
-    assert_comes_out(golden(vector))
+def test_we_lose_nothing_where_flask_does(vector, serializer):
+    assert_comes_out(golden(vector), serializer)
 
 
 def test_flask_reads_what_we_write_with_its_tags():
@@ -289,9 +290,9 @@ BECOMES = [
 
 
 @pytest.mark.parametrize(("value", "stored"), BECOMES, ids=ascii)
-def test_a_subclass_is_stored_as_its_base_type(value, stored):
-    assert exact(loads(dumps({"k": [value]}))) == exact({"k": [stored]})
-    assert exact(loads(dumps({"k": value}))) == exact({"k": stored})
+def test_a_subclass_is_stored_as_its_base_type(value, stored, serializer):
+    assert exact(serializer.loads(serializer.dumps({"k": [value]}))) == exact({"k": [stored]})
+    assert exact(serializer.loads(serializer.dumps({"k": value}))) == exact({"k": stored})
 
 
 def test_a_session_is_read_below_its_own_methods():
@@ -357,24 +358,24 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("value", "message"), REFUSED, ids=lambda v: v if isinstance(v, str) else ""
 )
-def test_an_error_names_the_key_and_the_value(value, message):
+def test_an_error_names_the_key_and_the_value(value, message, serializer):
     with pytest.raises(SerializationError) as caught:
-        dumps({"fine": [(1,)], "cart": value, "later": 1})
+        serializer.dumps({"fine": [(1,)], "cart": value, "later": 1})
     assert caught.value.key == "cart"
     assert str(caught.value).startswith("session['cart'] ")
     assert message in str(caught.value)
     with pytest.raises(SerializationError, match=r"session\['cart'\]"):
-        dumps({"cart": value})
+        serializer.dumps({"cart": value})
 
 
-def test_an_error_names_a_key_that_cannot_be_stored():
+def test_an_error_names_a_key_that_cannot_be_stored(serializer):
     with pytest.raises(
         SerializationError, match=r"the key <Color\.RED: 1> holds a Color"
     ) as caught:
-        dumps({Color.RED: 1})
+        serializer.dumps({Color.RED: 1})
     assert caught.value.key is Color.RED
     with pytest.raises(SerializationError, match="the key of type int holds an int of more digits"):
-        dumps({10**5000: 1})
+        serializer.dumps({10**5000: 1})
 
 
 def nest(kind, depth):
@@ -387,54 +388,58 @@ def nest(kind, depth):
 
 
 @pytest.mark.parametrize("kind", [list, tuple, frozenset, dict, OrderedDict])
-def test_depth_is_bounded(kind):
+def test_depth_is_bounded(kind, serializer):
     data = {"k": nest(kind, MAX_DEPTH - 1)}
-    assert loads(dumps(data)) == data
+    assert serializer.loads(serializer.dumps(data)) == data
     with pytest.raises(
         SerializationError, match=r"\['k'\] is more than 64 containers deep"
     ) as caught:
-        dumps({"k": nest(kind, MAX_DEPTH)})
+        serializer.dumps({"k": nest(kind, MAX_DEPTH)})
     assert caught.value.key == "k"
 
 
-def test_a_circle_is_refused():
+def test_a_circle_is_refused(serializer):
     circle: list = []
     circle.append({"a": circle})
     with pytest.raises(SerializationError, match="holds itself") as caught:
-        dumps({"fine": 1, "circle": circle})
+        serializer.dumps({"fine": 1, "circle": circle})
     assert caught.value.key == "circle"
 
 
 @pytest.mark.parametrize("leaf", [0, ()])
-def test_lists_that_share_are_not_followed_without_end(leaf):
+def test_lists_that_share_are_not_followed_without_end(leaf, serializer):
     shared: list = [leaf]
     for _ in range(MAX_DEPTH - 10):
         shared = [shared, shared]
     with pytest.raises(SerializationError, match=f"holds more than {MAX_ITEMS} values") as caught:
-        dumps({"shared": shared})
+        serializer.dumps({"shared": shared})
     assert caught.value.key == "shared"
 
 
-def test_the_number_of_keys_is_bounded():
+def test_the_number_of_keys_is_bounded(serializer):
     data = dict.fromkeys(map(str, range(MAX_KEYS)), 0)
-    assert loads(dumps(data)) == data
+    assert serializer.loads(serializer.dumps(data)) == data
     data["one more"] = 0
     with pytest.raises(SerializationError, match="10001 keys"):
-        dumps(data)
+        serializer.dumps(data)
     with pytest.raises(SerializationError, match="10001 keys"):
         loads(json.dumps(data).encode())
+    with pytest.raises(SerializationError, match="10001 keys"):
+        MsgpackSerializer().loads(ormsgpack.packb(data))
 
 
 # -- the same data, the same bytes -----------------------------------------------------------------
 
 
 @given(st.lists(HASHABLE, max_size=12), st.randoms())
-def test_equal_sets_give_equal_bytes(items, random):
+def test_equal_sets_give_equal_bytes(serializer, items, random):
     # Those of equal keys are dropped first, for which of 1 and True a set keeps depends on order.
     items = list(dict.fromkeys(items))
     shuffled = random.sample(items, len(items))
-    assert dumps({"k": set(items)}) == dumps({"k": set(shuffled)})
-    assert dumps({"k": [frozenset(items)]}) == dumps({"k": [frozenset(shuffled)]})
+    assert serializer.dumps({"k": set(items)}) == serializer.dumps({"k": set(shuffled)})
+    assert serializer.dumps({"k": [frozenset(items)]}) == serializer.dumps(
+        {"k": [frozenset(shuffled)]}
+    )
 
 
 def test_sets_that_collide_differently_give_equal_bytes():
@@ -501,14 +506,14 @@ def test_corrupt_bytes_are_one_kind_of_error(payload):
     assert clock.perf_counter() - began < 2
 
 
-def test_a_zone_file_that_cannot_be_read_is_the_same_error(monkeypatch):
+def test_a_zone_file_that_cannot_be_read_is_the_same_error(monkeypatch, serializer):
     def refuse(key: str) -> None:
         raise PermissionError(key)
 
-    payload = dumps({"k": datetime(2026, 1, 1, tzinfo=BERLIN)})
+    payload = serializer.dumps({"k": datetime(2026, 1, 1, tzinfo=BERLIN)})
     monkeypatch.setattr("zoneinfo.ZoneInfo", refuse)
     with pytest.raises(SerializationError):
-        loads(payload)
+        serializer.loads(payload)
 
 
 @pytest.mark.parametrize(
@@ -537,11 +542,11 @@ def test_text_without_an_end_is_looked_at_once(start):
     assert clock.perf_counter() - began < 2
 
 
-@given(st.binary() | st.text().map(str.encode))
+@given(st.binary() | st.text().map(str.encode) | st.binary().map(b"\x81\xa1k".__add__))
 @example(b'{"a":{" t":')
-def test_no_bytes_raise_anything_else(payload):
+def test_no_bytes_raise_anything_else(serializer, payload):
     try:
-        data = loads(payload)
+        data = serializer.loads(payload)
     except SerializationError:
         return
     assert type(data) is dict
@@ -549,30 +554,31 @@ def test_no_bytes_raise_anything_else(payload):
 
 @settings(deadline=None)
 @given(SESSIONS, st.data())
-def test_no_damage_to_a_payload_raises_anything_else(session, data):
-    payload = bytearray(dumps(session))
+def test_no_damage_to_a_payload_raises_anything_else(serializer, session, data):
+    payload = bytearray(serializer.dumps(session))
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(payload) - 1))
         end = at + data.draw(st.integers(0, 4))
         payload[at:end] = data.draw(
             st.sampled_from([b"", b"0", b'"', b"[", b"}", b" ", b"\xff", b"__"])
+            | st.sampled_from([b"\x80", b"\x93", b"\xa9", b"\xc1", b"\xc8", b"\xd4\x03", b"\xdf"])
         )
         payload = payload or bytearray(b"{")
     try:
-        damaged = loads(bytes(payload))
+        damaged = serializer.loads(bytes(payload))
     except SerializationError:
         return
     assert type(damaged) is dict
 
 
-def test_a_short_stack_is_one_kind_of_error():
-    deep = dumps({"k": nest(tuple, 60)})
+def test_a_short_stack_is_one_kind_of_error(serializer):
+    deep = serializer.dumps({"k": nest(tuple, 60)})
 
     def down(left: int, call):
         return call() if left == 0 else down(left - 1, call)
 
     left = next(n for n in range(5000) if _overflows(down, n))
-    for call in (lambda: loads(deep), lambda: dumps({"k": nest(tuple, 60)})):
+    for call in (lambda: serializer.loads(deep), lambda: serializer.dumps({"k": nest(tuple, 60)})):
         with pytest.raises(SerializationError):
             down(left - 30, call)
 
@@ -583,6 +589,153 @@ def _overflows(down, depth):
     except RecursionError:
         return True
     return False
+
+
+# -- what MessagePack adds -------------------------------------------------------------------------
+
+msgpack = MsgpackSerializer()
+
+AS_JSON = [
+    *[2**64, -(2**63) - 1, timedelta.max, {2**70}, "\ud83d", ("\ud83d\ude00",), {"\ud83d": 1}],
+    *[{1: 2}, {"a": {(): 1}}, Markup("<b>"), Level.HIGH, Point(1, 2), [OrderedDict(a=1)]],
+]
+
+
+@pytest.mark.parametrize("value", AS_JSON, ids=ascii)
+def test_what_messagepack_would_change_is_written_as_json(value):
+    assert msgpack.dumps({"k": value}) == dumps({"k": value})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [value for value in VALUES if type(value) not in {int, str, dict, Markup, timedelta}],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_all_else_is_messagepack(value):
+    assert msgpack.dumps({"k": value})[:3] == b"\x81\xa1k"
+
+
+def test_an_extension_has_the_number_it_always_had():
+    values = [
+        *[(1,), UUID(int=1), datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1), time(1)],
+        *[date(2026, 1, 1), timedelta(0, 1), Decimal("1.5"), {1}, frozenset({1})],
+    ]
+    payload = msgpack.dumps({"k": values})
+    seen = ormsgpack.unpackb(payload, ext_hook=lambda code, data: (code, ormsgpack.unpackb(data)))
+    assert seen["k"] == [
+        *[(1, [1]), (2, "0" * 31 + "1"), (3, "Thu, 01 Jan 2026 00:00:00 GMT")],
+        *[(4, ["2026-01-01T00:00:00", None, 0]), (5, ["01:00:00", None, 0]), (6, "2026-01-01")],
+        *[(7, 1_000_000), (8, "1.5"), (9, [1]), (10, [1])],
+    ]
+
+
+def extensions(depth: int) -> bytes:
+    inside = b"\x01"
+    for _ in range(depth):
+        inside = b"\xc9%b\x01\x91%b" % ((len(inside) + 1).to_bytes(4, "big"), inside)
+    return b"\x81\xa1k" + inside
+
+
+HOSTILE_MSGPACK = [
+    *[
+        b"\x80\x80",
+        b"\x81",
+        b"\x81\xa1k",
+        b"\x01",
+        b"\x90",
+        b"\xc0",
+        b"\xc1",
+        b"\xa1a",
+        b"\xd4\x01\x90",
+    ],
+    *[
+        b"\x81\xa1k\xc4\x05abc",
+        b"\x81\xa1k\xa1\xff",
+        b"\x81\x01\x02",
+        b"\x81\xc0\x02",
+        b"\x81\xc4\x01a\x01",
+    ],
+    *[
+        b"\x81\xa1k" + start + b"\xff" * 4
+        for start in (b"\xdd", b"\xdf", b"\xdb", b"\xc6", b"\xc9")
+    ],
+    *[b"\x81\xa1k" + b"\x91" * 100_000, b"\x81\xa1k" * 100_000, b"\xdd\xff\xff\xff\xff"],
+    *[extensions(MAX_DEPTH + 1), extensions(50_000), b"\x81\xa1k\xd6\xff\x00\x00\x00\x00"],
+    *[
+        b"\x81\xa1k\xc7%c%c%b" % (len(inside), code, inside)
+        for code, inside in [
+            *[
+                (0, b"\x90"),
+                (11, b"\x90"),
+                (127, b""),
+                (1, b""),
+                (1, b"\x80"),
+                (1, b"\x91"),
+                (1, b"\x90\x90"),
+            ],
+            *[(2, b"\x01"), (2, b"\xa2zz"), (3, b"\xa1x"), (4, b"\x90"), (4, b"\x93\xa1x\xc0\x00")],
+            *[
+                (5, b"\x93\xa525:00\xc0\x00"),
+                (6, b"\xa1x"),
+                (7, b"\xc3"),
+            ],
+            *[(8, b"\xa1x"), (8, b"\x01"), (9, b"\x91\x90"), (9, b"\x91\x80"), (10, b"\xa1a")],
+        ]
+    ],
+]
+
+
+@pytest.mark.parametrize("payload", HOSTILE_MSGPACK, ids=lambda payload: ascii(payload)[:50])
+def test_corrupt_messagepack_is_the_same_kind_of_error(payload):
+    began = clock.perf_counter()
+    with pytest.raises(SerializationError):
+        msgpack.loads(payload)
+    assert clock.perf_counter() - began < 2
+
+
+def test_a_payload_that_is_cut_off_or_goes_on_is_none(serializer):
+    payload = serializer.dumps({"k": ["text", (1, date.min)], "n": 1000})
+    for cut in range(len(payload)):
+        with pytest.raises(SerializationError):
+            serializer.loads(payload[:cut])
+    for more in (b"\x00" * 10, b"\xc0", b"}", payload):
+        with pytest.raises(SerializationError):
+            serializer.loads(payload + more)
+
+
+# -- what a plain session costs --------------------------------------------------------------------
+
+
+def python_calls(call: Callable[[], object]) -> list[str]:
+    """Return the names of the functions in Python that a call runs, itself left out."""
+    seen: list[str] = []
+
+    def profile(frame: Any, event: str, arg: object) -> None:
+        if event == "call":
+            seen.append(frame.f_code.co_name)
+
+    before = sys.getprofile()
+    gc.disable()  # what it collects is not ours
+    sys.setprofile(profile)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+        gc.enable()
+    return seen
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_plain_session_is_not_walked_through(serializer, size):
+    data = {"user": 42, "cart": [{"sku": "a", "price": 1.5, "gift": None}] * size}
+    payload = serializer.dumps(data)
+    encode = ["encode"] if serializer.id == 1 else []
+    told_apart = ["<listcomp>"] * 2 if sys.version_info < (3, 12) else []
+    calls = python_calls(lambda: serializer.dumps(data))
+    assert calls[1:] == ["dumps", "plain_dict", "check_keys", "is_plain", *told_apart, *encode]
+    bounded = ["check_keys"] if len(payload) > MAX_KEYS else []
+    read = ["_read"] if serializer.id == 2 else ["_check_brackets"] if size > 1 else []
+    assert python_calls(lambda: serializer.loads(payload))[1:] == ["loads", *read, *bounded]
 
 
 # -- what is imported ------------------------------------------------------------------------------
@@ -605,3 +758,25 @@ else:
 
 def test_markupsafe_is_needed_only_to_read_a_markup():
     subprocess.run([sys.executable, "-c", WITHOUT_MARKUPSAFE], check=True)
+
+
+WITHOUT_ORMSGPACK = """
+import sys
+from async_session import serializers
+assert "ormsgpack" not in sys.modules, "imported too much"
+sys.modules["ormsgpack"] = MODULE
+try:
+    serializers.MsgpackSerializer()
+except serializers.ConfigurationError as error:
+    assert "1.13.1: pip install 'async_session[fast]'" in str(error), error
+else:
+    raise AssertionError("made without ormsgpack")
+"""
+
+
+@pytest.mark.parametrize("module", ["None", "type(sys)('old')"])
+def test_an_ormsgpack_that_is_missing_or_old_is_named_with_its_extra(module):
+    code = WITHOUT_ORMSGPACK.replace("MODULE", module).replace(
+        "try:", "if sys.modules['ormsgpack']: sys.modules['ormsgpack'].__version__ = '1.13.0'\ntry:"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
