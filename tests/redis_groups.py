@@ -59,6 +59,10 @@ class RedisCluster:
     def url(self) -> str:
         return "redis+cluster://" + ",".join(f"127.0.0.1:{s.port}" for s in self.servers[:3])
 
+    @property
+    def ports(self) -> list[int]:
+        return [server.port for server in self.servers]
+
     def start(self) -> None:
         for server in self.servers:
             server.start()
@@ -72,6 +76,16 @@ class RedisCluster:
             check=False,
         )
         assert made.returncode == 0, made.stdout + made.stderr
+        self._until_ready()
+
+    def restart(self) -> None:
+        """Crash all of them at once; they start empty, and know each other."""
+        self.kill()
+        for server in self.servers:
+            server.start()
+        self._until_ready()
+
+    def _until_ready(self) -> None:
         until(lambda: all("cluster_state:ok" in ask(s.port, "CLUSTER INFO") for s in self.servers))
         until(lambda: all("connected" in ask(s.port, "ROLE") for s in self.replicas()))
 
@@ -133,6 +147,15 @@ class SentinelTrio:
         for sentinel in self.sentinels:
             sentinel.start()
         until(lambda: all(map(self._knows_all, self.sentinels)))
+
+    def restart(self) -> None:
+        """Crash all of them at once; they start empty, and know each other."""
+        self.kill()
+        self.start()
+
+    @property
+    def ports(self) -> list[int]:
+        return [sentinel.port for sentinel in self.sentinels]
 
     def primaries(self) -> list[RedisServer]:
         return [self.primary]

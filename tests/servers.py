@@ -47,6 +47,10 @@ class Server:
         self._log = directory / f"{type(self).__name__}-{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def ports(self) -> list[int]:
+        return [self.port]
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
         assert self._process is None
@@ -285,6 +289,11 @@ class SecantusServer(Server):
     @property
     def url(self) -> str:
         return f"mongodb://127.0.0.1:{self.port}/app"
+
+    @property
+    def direct_url(self) -> str:
+        # Else a client asks the server for its address, and leaves a proxy out.
+        return f"{self.url}?directConnection=true"
 
     def _command(self) -> list[str]:
         if importlib.util.find_spec("secantus") is None:

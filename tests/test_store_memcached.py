@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import random
 import socket
 import time
 import tracemalloc
@@ -74,29 +73,6 @@ def calls(store: MemcachedStore, key: str = KEY) -> Iterator[Awaitable[object]]:
 
 
 # Outages.
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("first", ["open", "save", "absent", "version", "delete"])
-async def test_the_first_call_after_a_restart_succeeds(
-    store: MemcachedStore, own_memcached_server: MemcachedServer, first: str
-) -> None:
-    await asyncio.gather(*(store.save(KEY, OLD, ttl=60) for _ in range(5)))
-    await run_server(own_memcached_server.restart)
-    if first == "open":
-        assert await store.open(KEY) is None
-    elif first == "save":
-        assert await store.save(KEY, NEW, ttl=60) is True
-    elif first == "absent":
-        assert await store.save(KEY, NEW, ttl=60, match=Match.ABSENT) is True
-    elif first == "version":
-        # All is gone, and that is no error.
-        assert await store.save(KEY, NEW, ttl=60, match=OLD[:16]) is False
-    else:
-        await store.delete(KEY)
-    assert await store.save(KEY, OLD, ttl=60) is True
-    assert await store.save(KEY, NEW, ttl=60, match=OLD[:16]) is True
-    assert await store.open(KEY) == NEW
 
 
 @pytest.mark.anyio
@@ -553,70 +529,6 @@ def test_a_key_has_one_place_for_ever() -> None:
 
 
 PLACES = "bbbbacacabbcbcbaccababca"
-
-
-# Cancellation.
-
-
-@pytest.mark.anyio
-async def test_a_storm_of_cancelled_calls_harms_nobody(
-    own_memcached_server: MemcachedServer,
-) -> None:
-    chance = random.Random("storm")
-    wrong: list[object] = []
-    cancelled = lived = 0
-    async with Proxy(own_memcached_server.port, delay=(0.0, 0.004)) as proxy:
-        store = MemcachedStore(proxy.address, timeout=20)
-        values = {f"{number:064x}": OLD[:15] + os.urandom(50) for number in range(30)}
-        for key, value in values.items():
-            await store.save(key, value, ttl=600)
-
-        async def live(number: int) -> None:
-            nonlocal lived
-            key = chance.choice(list(values))
-            if (found := await store.open(key)) != values[key]:
-                wrong.append((key, found))
-            mine, first, second = f"f{number:063x}", os.urandom(40), os.urandom(40)
-            if await store.save(mine, first, ttl=60, match=Match.ABSENT) is not True:
-                wrong.append("absent")
-            if await store.save(mine, second, ttl=60, match=first[:16]) is not True:
-                wrong.append("version")
-            if await store.save(mine, first, ttl=60, match=first[:16]) is not False:
-                wrong.append("stale")
-            if await store.open(mine) != second:
-                wrong.append("mine")
-            lived += 1
-
-        async def doomed() -> None:
-            nonlocal cancelled
-            other = f"e{chance.randrange(20):063x}"
-            call: Awaitable[object] = chance.choice(
-                [
-                    lambda: store.open(chance.choice(list(values))),
-                    lambda: store.open(other),
-                    lambda: store.delete(other),
-                    lambda: store.save(other, OLD, ttl=60),
-                    lambda: store.save(other, OLD + bytes(30_000), ttl=60, match=Match.ABSENT),
-                    lambda: store.save(other, NEW, ttl=60, match=OLD[:16]),
-                ]
-            )()
-            task = asyncio.ensure_future(call)
-            await asyncio.sleep(chance.uniform(0, 0.008))
-            cancelled += task.cancel()
-            await asyncio.wait([task])
-
-        async with asyncio.timeout(100), asyncio.TaskGroup() as tasks:
-            for number in range(4500):
-                tasks.create_task(doomed())
-                if number % 9 == 0:
-                    tasks.create_task(live(number))
-                if number % 20 == 0:
-                    await asyncio.sleep(0.004)
-        assert wrong == []
-        assert lived == 500
-        assert cancelled >= 3000
-        assert proxy.connections == 1
-        await store.aclose()
 
 
 # Limits.

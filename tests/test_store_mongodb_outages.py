@@ -1,10 +1,9 @@
-"""The MongoDB store when servers die, freeze and refuse, loops end, and calls are cancelled."""
+"""The MongoDB store when servers die, freeze and refuse, and loops end."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import random
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -76,29 +75,6 @@ def direct(port: int) -> str:
 
 
 # A server that dies.
-
-
-@leaves_sockets
-@pytest.mark.anyio
-@pytest.mark.parametrize("first", ["open", "save", "absent", "version", "delete"])
-async def test_the_first_call_after_a_crash_succeeds_and_nothing_is_lost(
-    make: Make, own_secantus_server: SecantusServer, first: str
-) -> None:
-    store = make(own_secantus_server.url, 3)
-    await asyncio.gather(*(store.save(KEY, OLD, ttl=60) for _ in range(5)))
-    await asyncio.to_thread(own_secantus_server.restart)
-    if first == "open":
-        assert await store.open(KEY) == OLD
-    elif first == "save":
-        assert await store.save(KEY, NEW, ttl=60) is True
-    elif first == "absent":
-        assert await store.save(KEY, NEW, ttl=60, match=Match.ABSENT) is False
-    elif first == "version":
-        assert await store.save(KEY, NEW, ttl=60, match=OLD[:16]) is True
-    else:
-        await store.delete(KEY)
-    assert await store.save(KEY, OLD, ttl=60) is True
-    assert await store.open(KEY) == OLD
 
 
 @leaves_sockets
@@ -207,58 +183,6 @@ async def test_closing_does_not_wait_for_a_frozen_server(
     own_secantus_server.thaw()
     assert await store.open(KEY) == OLD, "it may be used again"
     await store.aclose()
-
-
-# Storms.
-
-
-@leaves_sockets
-@pytest.mark.anyio
-async def test_a_storm_of_cancelled_calls(make: Make, own_secantus_server: SecantusServer) -> None:
-    """Of calls among 3000 cancelled ones every answer is its own key's."""
-    chance = random.Random("storm")
-    async with Proxy(own_secantus_server.port, delay=(0.0, 0.004)) as proxy:
-        store = make(direct(proxy.port), 10)
-        values = {chance.randbytes(32).hex(): chance.randbytes(64) for _ in range(40)}
-        for key, value in values.items():
-            assert await store.save(key, value, ttl=60)
-        wrong: list[tuple[str, bytes | None]] = []
-        answers = 0
-
-        async def live(key: str) -> None:
-            nonlocal answers
-            found = await store.open(key)
-            answers += 1
-            if found != values[key]:
-                wrong.append((key, found))
-
-        async def cancelled(call: Any) -> None:
-            task = asyncio.ensure_future(call)
-            await asyncio.sleep(chance.uniform(0, 0.02))
-            task.cancel()
-            await asyncio.wait([task])
-
-        for _ in range(60):
-            jobs: list[Any] = []
-            for _ in range(50):
-                kind, key = chance.random(), chance.choice(list(values))
-                if kind < 0.6:
-                    jobs.append(cancelled(store.open(key)))
-                elif kind < 0.8:
-                    jobs.append(cancelled(store.delete(chance.randbytes(32).hex())))
-                else:
-                    other = chance.randbytes(32).hex()
-                    jobs.append(cancelled(store.save(other, NEW, ttl=60, match=Match.ABSENT)))
-            jobs += [live(chance.choice(list(values))) for _ in range(5)]
-            chance.shuffle(jobs)
-            await asyncio.gather(*jobs)
-        for key in values:
-            await live(key)
-        assert (answers, wrong) == (340, [])
-        assert proxy.connections <= 110, "a cancelled call does not cost its connection"
-        for task in list(store._tasks):
-            await asyncio.wait([task])
-        assert not store._tasks
 
 
 # Users.

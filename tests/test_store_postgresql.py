@@ -77,26 +77,6 @@ def port_in(url: str, port: int) -> str:
 # Outages.
 
 
-@pytest.mark.parametrize("first", ["open", "save", "absent", "version", "delete"])
-async def test_the_first_call_after_a_restart_succeeds(
-    store: SQLAlchemyStore, own_postgresql_server: PostgreSQLServer, first: str
-) -> None:
-    await asyncio.gather(*(store.save(KEY, OLD, ttl=60) for _ in range(15)))
-    await run_server(own_postgresql_server.restart)
-    if first == "open":
-        assert await store.open(KEY) == OLD, "what was acknowledged survives a crash"
-    elif first == "save":
-        assert await store.save(KEY, NEW, ttl=60) is True
-    elif first == "absent":
-        assert await store.save(KEY, NEW, ttl=60, match=Match.ABSENT) is False
-    elif first == "version":
-        assert await store.save(KEY, NEW, ttl=60, match=OLD[:16]) is True
-    else:
-        await store.delete(KEY)
-    # All the other connections of the pool are dead as well.
-    assert await asyncio.gather(*(store.save(KEY, OLD, ttl=60) for _ in range(15))) == [True] * 15
-
-
 async def test_a_dead_server_is_unavailable_at_once(
     store: SQLAlchemyStore, own_postgresql_server: PostgreSQLServer
 ) -> None:
@@ -290,44 +270,6 @@ async def test_a_cancelled_call_waits_for_its_statement(
         await saving
     assert await store.open(KEY) == NEW
     assert lane._tasks == set()
-
-
-async def test_a_storm_of_cancelled_calls(postgresql_url: str) -> None:
-    port = int(postgresql_url.rpartition(":")[2].partition("/")[0])
-    async with Proxy(port, delay=(0.0, 0.005)) as proxy:
-        store = SQLAlchemyStore(port_in(postgresql_url, proxy.port), table="storm", timeout=30)
-        values = {f"{n:064x}": b"%016d" % n + b"v" * 100 for n in range(20)}
-        for key, value in values.items():
-            await store.save(key, value, ttl=600)
-        answers: list[tuple[str, bytes | None]] = []
-
-        async def live(key: str) -> None:
-            answers.append((key, await store.open(key)))
-
-        kinds: list[Callable[[str], Any]] = [
-            store.open,
-            lambda key: store.save(key, values[key], ttl=600, match=values[key][:16]),
-            lambda key: store.delete("f" + key[1:]),
-        ]
-        tasks: list[asyncio.Task[Any]] = []
-        connections = proxy.connections
-        for number in range(3000):
-            key = f"{number % 20:064x}"
-            if number % 10 == 0:
-                tasks.append(asyncio.create_task(live(key)))
-            task = asyncio.create_task(kinds[number % 3](key))
-            asyncio.get_running_loop().call_later(number % 11 * 0.001, task.cancel)
-            tasks.append(task)
-            if number % 20 == 0:
-                await asyncio.sleep(0.01)
-        done, hung = await asyncio.wait(tasks, timeout=60)
-        assert hung == set()
-        assert sum(task.cancelled() for task in done) > 1000
-        await asyncio.gather(*(live(key) for key in values))
-        assert len(answers) == 320
-        assert [(key, found) for key, found in answers if found != values[key]] == []
-        assert proxy.connections - connections < 10, "no connection was lost by a cancellation"
-        await store.aclose()
 
 
 # Credentials, permissions, and what is not there.

@@ -44,29 +44,6 @@ async def run_server(call: Any) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("first", ["open", "save", "absent", "version", "delete"])
-async def test_the_first_call_after_a_restart_succeeds(
-    store: RedisStore, own_redis_server: RedisServer, first: str
-) -> None:
-    await asyncio.gather(*(store.save(KEY, OLD, ttl=60) for _ in range(5)))
-    await run_server(own_redis_server.restart)
-    if first == "open":
-        assert await store.open(KEY) is None
-    elif first == "save":
-        assert await store.save(KEY, NEW, ttl=60) is True
-    elif first == "absent":
-        assert await store.save(KEY, NEW, ttl=60, match=Match.ABSENT) is True
-    elif first == "version":
-        assert await store.save(KEY, NEW, ttl=60, match=OLD[:16]) is False
-    else:
-        await store.delete(KEY)
-    assert await store.save(KEY, OLD, ttl=60) is True
-    # The server has lost the script, too.
-    assert await store.save(KEY, NEW, ttl=60, match=OLD[:16]) is True
-    assert await store.open(KEY) == NEW
-
-
-@pytest.mark.anyio
 async def test_a_dead_server_is_unavailable_at_once(
     store: RedisStore, own_redis_server: RedisServer
 ) -> None:
