@@ -38,6 +38,13 @@ def until(true: Callable[[], bool], *, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
+def cut_off(replica: RedisServer, primary: RedisServer) -> None:
+    """Let a replica learn nothing more, as a network does that breaks before its primary does."""
+    replica.freeze()
+    # What is in the replica's socket it would read after its thaw; what is written now is not.
+    ask(primary.port, "CLIENT KILL TYPE replica")
+
+
 class RedisCluster:
     """Six servers: three primaries with a replica each."""
 
@@ -94,6 +101,10 @@ class RedisCluster:
 
     def replicas(self) -> list[RedisServer]:
         return [s for s in self._running() if "slave" in ask(s.port, "ROLE")[:20]]
+
+    def replica_of(self, primary: RedisServer) -> RedisServer:
+        (found,) = [s for s in self.replicas() if f"\r\n:{primary.port}\r\n" in ask(s.port, "ROLE")]
+        return found
 
     def _running(self) -> list[RedisServer]:
         return [server for server in self.servers if server._process is not None]
@@ -159,6 +170,9 @@ class SentinelTrio:
 
     def primaries(self) -> list[RedisServer]:
         return [self.primary]
+
+    def replica_of(self, primary: RedisServer) -> RedisServer:
+        return self.replica
 
     def _knows_all(self, sentinel: Sentinel) -> bool:
         said = ask(sentinel.port, "SENTINEL MASTERS").replace("\r\n", " ")

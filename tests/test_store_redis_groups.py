@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterator
-from hashlib import sha256
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import valkey.asyncio
-from redis_groups import RedisCluster, SentinelTrio
+from harness import VIEWS, Client, starlette_app
+from redis_groups import RedisCluster, SentinelTrio, ask, cut_off, until
+from servers import RedisServer
 
-from async_session import Match, StoreUnavailable
 from async_session.stores.redis import RedisStore
 from async_session.testing import SharedStoreConformance, StoreConformance
 
@@ -23,9 +23,6 @@ pytestmark = pytest.mark.anyio
 
 # Imported here, and not in an event loop.
 assert valkey.asyncio
-
-LIVE = b"\x81" + b"v" * 15 + b"live"
-ENDED = b"\x91" + b"e" * 15 + b"ended"
 
 
 @pytest.fixture
@@ -81,38 +78,53 @@ class TestSentinel(TestCluster):
         return functools.partial(RedisStore, trio.url, timeout=5)
 
 
-async def _kill_amid(store: RedisStore, kill: functools.partial[None]) -> tuple[int, int]:
-    """Make and end 1000 sessions while a primary is killed; return what went wrong, and errors."""
-    acknowledged: dict[str, bytes] = {}
-    errors = 0
+class Users:
+    """People of whom each has a browser, and what they were told."""
 
-    async def one(number: int) -> None:
-        nonlocal errors
-        key = sha256(b"%d" % number).hexdigest()
-        try:
-            if await store.save(key, LIVE, ttl=600, match=Match.ABSENT):
-                acknowledged[key] = LIVE
-            if number % 2:
-                acknowledged.pop(key, None)  # in doubt, until the end is acknowledged
-                if await store.save(key, ENDED, ttl=600, match=LIVE[:16]):
-                    acknowledged[key] = ENDED
-        except StoreUnavailable:
-            errors += 1  # any other error fails the test
+    def __init__(self, store: RedisStore) -> None:
+        self._app = starlette_app(VIEWS, store)
+        self._signed_in: list[Client] = []
+        self._signed_out: list[Client] = []
+        self.requests = self.refused = 0
 
-    async with asyncio.timeout(120):
-        for start in range(0, 1000, 50):
-            batch = [one(number) for number in range(start, start + 50)]
-            if start == 500:
-                batch.append(asyncio.to_thread(kill))
-            await asyncio.gather(*batch)
-        while True:  # until the failover is over
-            try:
-                await asyncio.gather(*(store.open(key) for key in list(acknowledged)[:100]))
-                break
-            except StoreUnavailable:
-                await asyncio.sleep(0.1)
-        found = {key: await store.open(key) for key in acknowledged}
-    return sum(found[key] != data for key, data in acknowledged.items()), errors
+    async def sign_in(self) -> None:
+        client = Client(self._app)
+        if await self._is_done(client, "sign_in"):
+            self._signed_in.append(client)
+
+    async def sign_out(self) -> None:
+        client = self._signed_in.pop(0)
+        before = client.twin()
+        if await self._is_done(client, "logout"):
+            self._signed_out.append(before)
+
+    async def _is_done(self, client: Client, view: str) -> bool:
+        answer = await client.get(view)
+        self.requests += 1
+        self.refused += answer.status == 503
+        assert answer.status in {200, 503}, "anything else is no StoreUnavailable"
+        return answer.status == 200
+
+    async def look_again(self) -> tuple[int, int]:
+        """Return how many sessions were lost, and how many logouts were undone."""
+        found = [await self._reads(clients) for clients in (self._signed_in, self._signed_out)]
+        assert all(len(bodies) > 50 for bodies in found)
+        return found[0].count("{}"), len(found[1]) - found[1].count("{}")
+
+    async def _reads(self, clients: list[Client]) -> list[str]:
+        bodies: list[str] = []
+        for client in clients:
+            answer = await client.get("read")
+            while answer.status == 503:  # until the failover is over
+                await asyncio.sleep(0.05)
+                answer = await client.get("read")
+            bodies.append(answer.body)
+        return bodies
+
+
+async def at_once(*many: Callable[[], Awaitable[None]]) -> None:
+    for start in range(0, len(many), 100):
+        await asyncio.gather(*(one() for one in many[start : start + 100]))
 
 
 @pytest.mark.parametrize("replicas", [1, 0])
@@ -120,17 +132,47 @@ async def _kill_amid(store: RedisStore, kill: functools.partial[None]) -> tuple[
 async def test_what_was_acknowledged_survives_a_failover(
     kind: str, replicas: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """1000 requests, while a primary dies whose replica was cut off some 300 requests before."""
     make = RedisCluster if kind == "cluster" else SentinelTrio
     group: RedisCluster | SentinelTrio = await asyncio.to_thread(make, tmp_path)
     store = RedisStore(group.url, timeout=1, wait_replicas=replicas)
+    users = Users(store)
     try:
         await asyncio.to_thread(group.start)
-        victim = await asyncio.to_thread(lambda: group.primaries()[0])
-        lost, errors = await _kill_amid(store, functools.partial(victim.kill))
+        primary = await asyncio.to_thread(lambda: group.primaries()[0])
+        replica = await asyncio.to_thread(group.replica_of, primary)
+        async with asyncio.timeout(60):
+            await at_once(*[users.sign_in] * 425)
+            await at_once(*[users.sign_out] * 75)
+            await asyncio.to_thread(until, lambda: in_step(primary, replica))
+            await asyncio.to_thread(cut_off, replica, primary)
+            await at_once(*[users.sign_in, users.sign_out] * 150)
+            dies = functools.partial(asyncio.to_thread, fail_over, primary, replica)
+            await at_once(dies, *[users.sign_in, users.sign_out] * 100)
+            lost, undone = await users.look_again()
     finally:
         await store.aclose()
         await asyncio.to_thread(group.kill)
     with capsys.disabled():
-        print(f"\n{kind}, wait_replicas={replicas}: {lost} acknowledged lost, {errors} errors")
+        print(
+            f"\n{kind}, wait_replicas={replicas}: of {users.requests} requests {users.refused} "
+            f"refused; {lost} acknowledged sessions lost, {undone} acknowledged logouts undone"
+        )
+    assert users.requests == 1000
     if replicas:
-        assert lost == 0
+        assert (lost, undone) == (0, 0)
+    else:
+        assert lost > 0, "or nothing was shown with wait_replicas=1"
+        assert undone > 0
+
+
+def in_step(primary: RedisServer, replica: RedisServer) -> bool:
+    """Tell whether the replica has all that its primary wrote."""
+    return ask(primary.port, "WAIT 1 1000").startswith(":1") and "connected" in ask(
+        replica.port, "ROLE"
+    )
+
+
+def fail_over(primary: RedisServer, replica: RedisServer) -> None:
+    primary.kill()
+    replica.thaw()
