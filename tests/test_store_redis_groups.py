@@ -147,8 +147,10 @@ async def test_what_was_acknowledged_survives_a_failover(
             await asyncio.to_thread(until, lambda: in_step(primary, replica))
             await asyncio.to_thread(cut_off, replica, primary)
             await at_once(*[users.sign_in, users.sign_out] * 150)
-            dies = functools.partial(asyncio.to_thread, fail_over, primary, replica)
-            await at_once(dies, *[users.sign_in, users.sign_out] * 100)
+            await at_once(
+                lambda: asyncio.to_thread(fail_over, primary, replica),
+                *[users.sign_in, users.sign_out] * 100,
+            )
             lost, undone = await users.look_again()
     finally:
         await store.aclose()
