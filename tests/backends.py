@@ -245,11 +245,13 @@ class SQLiteWriter:
 
 
 BACKENDS = {
-    "redis url": Backend(RedisServer, of_url(RedisStore)),
+    "redis url": Backend(RedisServer, of_url(RedisStore), connections=1),
     "redis client": Backend(RedisServer, redis_client),
     "redis socket": Backend(RedisServer, of_url(RedisStore, lambda its: f"unix://{its.socket}")),
     "valkey url": Backend(
-        RedisServer, of_url(RedisStore, lambda its: its.url.replace("redis", "valkey"))
+        RedisServer,
+        of_url(RedisStore, lambda its: its.url.replace("redis", "valkey")),
+        connections=1,
     ),
     "valkey client": Backend(RedisServer, valkey_client),
     "cluster url": Backend(RedisCluster, of_url(RedisStore)),

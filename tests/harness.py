@@ -73,7 +73,7 @@ def quart_app(
     clock: Clock | None = None,
     **options: Any,
 ) -> Quart:
-    app = Quart("tests")
+    app = Quart(__name__)
     app.secret_key = KEY
     policy = policy or SessionPolicy()
     app.config["PERMANENT_SESSION_LIFETIME"] = policy.lifetime
