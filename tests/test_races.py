@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 from harness import ADAPTERS, KEY, VIEWS, Answer, Client, Clock
-from interleaving import TurnStore, interleavings
 
 from async_session import SessionPolicy, SessionStore
 from async_session.record import Record, decode
-from async_session.testing import RecordingStore
+from async_session.testing import RecordingStore, TurnStore, interleavings
 from async_session.tokens import CookieSigner
 
 pytestmark = pytest.mark.anyio
@@ -59,29 +58,28 @@ class World:
     ) -> None:
         self.clock = Clock()
         self.recording = RecordingStore(store)
-        self.turns = TurnStore(self.recording)
         self.due = due
         policy = SessionPolicy(permanent=permanent, refresh_interval=60)
-        self.app = ADAPTERS[adapter](VIEWS, self.turns, policy=policy, clock=self.clock)
+        self.app = ADAPTERS[adapter](
+            VIEWS, TurnStore(self.recording), policy=policy, clock=self.clock
+        )
 
     async def run(self, *views: str, check: Callable[[Outcome], Awaitable[None] | None]) -> int:
         """Run the views at once in every order; return in how many."""
         runs = 0
-        async for schedule in interleavings():
+        for schedule in interleavings():
             client = Client(self.app)
             await client.get("sign_in")
             assert client.cookie is not None
             self.recording.calls.clear()
             self.clock.advance(120 if self.due else 1)
             outcome = Outcome(client.cookie, jar=client.cookie)
-            self.turns.schedule = schedule
             await schedule.run(
                 {
                     f"{n}{view}": self._job(view, f"{n}{view}", outcome)
                     for n, view in enumerate(views)
                 }
             )
-            self.turns.schedule = None
             await self._look(outcome)
             waiting = check(outcome)
             if waiting is not None:

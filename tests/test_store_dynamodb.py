@@ -17,7 +17,6 @@ import pytest
 from aiobotocore.session import get_session
 from aws import Answer, Refusal, answering, client_at
 from blockbuster import BlockBuster
-from proxy import Proxy
 from servers import MotoServer, free_port
 
 from async_session._flask_session import store_from_config
@@ -28,6 +27,7 @@ from async_session.stores._dynamodb_errors import translated
 from async_session.stores.base import Match
 from async_session.stores.dynamodb import DynamoDBStore
 from async_session.stores.urls import as_store
+from async_session.testing import FaultyProxy
 
 KEY = "ab" + "0" * 62
 OLD, NEW = b"old-version-0001" + b"o" * 500, b"new-version-0002" + b"n" * 500
@@ -438,7 +438,7 @@ async def test_a_port_where_nobody_listens() -> None:
 async def test_a_connection_that_breaks_at_any_byte(dynamodb_url: str) -> None:
     port = int(str(read_url(dynamodb_url).endpoint).rpartition(":")[2])
     direct = DynamoDBStore(dynamodb_url, timeout=5)
-    async with Proxy(port) as proxy:
+    async with FaultyProxy(port) as proxy:
         through = DynamoDBStore(dynamodb_url.replace(f":{port}/", f":{proxy.port}/"))
         through.deadline = 5
         assert await through.save(KEY, OLD, ttl=60) is True

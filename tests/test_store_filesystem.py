@@ -18,7 +18,7 @@ from async_session.errors import ConfigurationError, StoreError
 from async_session.stores import _files
 from async_session.stores.base import Match
 from async_session.stores.filesystem import FileSystemStore
-from async_session.testing.conformance._cancelling import cancelled_at, ways_to_cancel
+from async_session.testing import Cancellation, ways_to_cancel
 
 pytestmark = pytest.mark.anyio
 
@@ -335,7 +335,9 @@ async def test_a_cancelled_change_ends_with_its_thread(
             await store.save(KEY, OLD, ttl=60)
         ended.clear()
         call = store.save(KEY, NEW, ttl=60) if verb == "write" else store.delete(KEY)
-        assert await cancelled_at(call, 0, way)
+        cancellation = Cancellation(way, 0)
+        await cancellation.run(call)
+        assert cancellation.reached
         assert ended == [verb]
         assert await store.open(KEY) == (NEW if verb == "write" else None)
 

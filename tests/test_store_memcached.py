@@ -18,7 +18,7 @@ import anyio
 import pytest
 from harness import ADAPTERS, VIEWS, Client
 from harness import KEY as SECRET
-from proxy import Proxy, answering
+from proxy import answering
 from servers import MemcachedServer, free_port
 
 from async_session._flask_session import store_from_config
@@ -27,6 +27,7 @@ from async_session.stores import _memcached_wire as wire
 from async_session.stores._memcached_nodes import Node, node_of, parse_nodes
 from async_session.stores.base import Match
 from async_session.stores.memcached import MemcachedStore
+from async_session.testing import FaultyProxy
 from async_session.tokens import CookieSigner
 
 KEY = "ab" + "0" * 62
@@ -185,7 +186,7 @@ async def test_the_many_who_wait_for_a_slow_connection_have_their_turn(
     own_memcached_server: MemcachedServer,
 ) -> None:
     # Far more than the sockets take at once: all wait for it to be writable again and again.
-    async with Proxy(own_memcached_server.port, delay=0.005) as proxy:
+    async with FaultyProxy(own_memcached_server.port, delay=0.005) as proxy:
         store = MemcachedStore(proxy.address, timeout=30)
         values = {f"{n:064x}": OLD[:16] + bytes([n]) * 700_000 for n in range(40)}
         saved = await asyncio.gather(*(store.save(k, v, ttl=60) for k, v in values.items()))
@@ -298,7 +299,7 @@ async def test_only_reads_and_deletes_are_sent_again(kind: str) -> None:
 async def test_a_connection_that_is_reset_at_any_byte(
     own_memcached_server: MemcachedServer, way: str
 ) -> None:
-    async with Proxy(own_memcached_server.port) as proxy:
+    async with FaultyProxy(own_memcached_server.port) as proxy:
         store = MemcachedStore(proxy.address, timeout=5)
         direct = MemcachedStore(own_memcached_server.address, timeout=5)
         old, new = OLD[:20], NEW[:20]
@@ -361,7 +362,7 @@ async def test_an_answer_that_nobody_asked_for_ends_the_connection() -> None:
 
 @pytest.mark.anyio
 async def test_a_slow_network_is_no_outage(own_memcached_server: MemcachedServer) -> None:
-    async with Proxy(own_memcached_server.port, delay=(0.05, 0.2)) as proxy:
+    async with FaultyProxy(own_memcached_server.port, delay=(0.05, 0.2)) as proxy:
         store = MemcachedStore(proxy.address, timeout=2)
         for _ in range(3):
             assert await store.save(KEY, OLD, ttl=60) is True
@@ -536,7 +537,7 @@ PLACES = "bbbbacacabbcbcbaccababca"
 
 @pytest.mark.anyio
 async def test_a_value_that_is_too_large_is_not_sent(own_memcached_server: MemcachedServer) -> None:
-    async with Proxy(own_memcached_server.port) as proxy:
+    async with FaultyProxy(own_memcached_server.port) as proxy:
         store = MemcachedStore(proxy.address, max_value=1000)
         for match in (Match.ANY, Match.ABSENT, OLD[:16]):
             with pytest.raises(StoreError, match=r"1001 bytes.* -I") as caught:
@@ -551,7 +552,7 @@ async def test_a_value_that_is_too_large_is_not_sent(own_memcached_server: Memca
 async def test_what_the_server_finds_too_large_is_typed(
     own_memcached_server: MemcachedServer,
 ) -> None:
-    async with Proxy(own_memcached_server.port) as proxy:
+    async with FaultyProxy(own_memcached_server.port) as proxy:
         store = MemcachedStore(proxy.address, timeout=5, max_value=3_000_000)
         key = KEY[::-1]
         await store.save(key, OLD, ttl=60)

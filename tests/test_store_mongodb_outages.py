@@ -11,13 +11,13 @@ from typing import Any
 import pymongo
 import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
-from proxy import Proxy
 from pymongo import AsyncMongoClient, MongoClient, WriteConcern, errors
 from servers import SecantusServer, free_port
 
 from async_session.errors import StoreError, StoreUnavailable
 from async_session.stores.base import Match
 from async_session.stores.mongodb import MongoStore
+from async_session.testing import FaultyProxy
 
 KEY = "ab" + "0" * 62
 OLD, NEW = b"old-version-0001" + b"o" * 500, b"new-version-0002" + b"n" * 500
@@ -125,12 +125,12 @@ async def test_a_write_whose_answer_was_lost_is_made_once(
     make: Make, own_secantus_server: SecantusServer, kind: str
 ) -> None:
     # As a replica set does, the emulator recognises the write that the driver sends again.
-    async with Proxy(own_secantus_server.port) as proxy:
+    async with FaultyProxy(own_secantus_server.port) as proxy:
         store = make(direct(proxy.port), 3)
         await store.save(KEY[::-1], OLD, ttl=60)
         if kind != "absent":
             await store.save(KEY, OLD, ttl=60)
-        cut_the_next_replies(proxy)
+        proxy.lose_next_replies()
         before = proxy.connections
         if kind == "delete":
             await store.delete(KEY)
@@ -348,21 +348,21 @@ def test_a_client_on_a_second_loop_is_explained(
 
 @pytest.mark.anyio
 async def test_connections_of_its_own_are_closed(own_secantus_server: SecantusServer) -> None:
-    async with Proxy(own_secantus_server.port) as proxy:
+    async with FaultyProxy(own_secantus_server.port) as proxy:
         store = MongoStore(direct(proxy.port), timeout=5)
         for _ in range(2):
             await store.open(KEY)
             assert await store.open(KEY) is None
-            assert len(proxy._open) == 2 * 2, "the monitor's connection, and one to ask on"
+            assert proxy.open_connections == 2, "the monitor's connection, and one to ask on"
             await asyncio.gather(*(store.open(KEY) for _ in range(5)))
-            assert proxy._open
+            assert proxy.open_connections
             await store.aclose()
             await store.aclose()
             for _ in range(50):
-                if not proxy._open:
+                if not proxy.open_connections:
                     break
                 await asyncio.sleep(0.01)
-            assert not proxy._open
+            assert not proxy.open_connections
 
 
 def calls(store: MongoStore) -> Any:
@@ -372,14 +372,6 @@ def calls(store: MongoStore) -> Any:
     yield store.save(KEY, NEW, ttl=60, match=Match.ABSENT)
     yield store.save(KEY, NEW, ttl=60, match=OLD[:16])
     yield store.delete(KEY)
-
-
-def cut_the_next_replies(proxy: Proxy) -> None:
-    """Reset each connection that is open now when the server next answers on it."""
-    for transport in proxy._open:
-        side: Any = transport.get_protocol()
-        if not hasattr(side, "_connecting"):
-            side.cut = side._passed
 
 
 def connected(server: SecantusServer) -> int:

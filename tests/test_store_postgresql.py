@@ -10,12 +10,12 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
-from proxy import Proxy
 from servers import PostgreSQLServer, free_port
 
 from async_session.errors import StoreError, StoreUnavailable
 from async_session.stores.base import Match
 from async_session.stores.sqlalchemy import SQLAlchemyStore
+from async_session.testing import FaultyProxy
 
 pytestmark = pytest.mark.anyio
 
@@ -67,6 +67,10 @@ def calls(store: SQLAlchemyStore) -> list[Callable[[], Any]]:
         lambda: store.save(KEY, NEW, ttl=60, match=OLD[:16]),
         lambda: store.delete(KEY),
     ]
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2].partition("/")[0])
 
 
 def port_in(url: str, port: int) -> str:
@@ -159,8 +163,8 @@ async def test_a_port_where_nobody_listens() -> None:
 
 
 async def test_a_host_that_swallows_everything(postgresql_url: str) -> None:
-    async with Proxy(free_port()) as proxy:
-        proxy.delay = 60
+    async with FaultyProxy(port_of(postgresql_url)) as proxy:
+        proxy.freeze()
         store = SQLAlchemyStore(port_in(postgresql_url, proxy.port), timeout=0.3)
         began = time.monotonic()
         found = await asyncio.gather(*(store.open(KEY) for _ in range(50)), return_exceptions=True)
@@ -208,8 +212,8 @@ async def test_connections_that_the_server_closes(
 
 
 async def test_a_reset_at_every_byte(postgresql_url: str) -> None:
-    port = int(postgresql_url.rpartition(":")[2].partition("/")[0])
-    async with Proxy(port) as proxy:
+    port = port_of(postgresql_url)
+    async with FaultyProxy(port) as proxy:
         store = SQLAlchemyStore(port_in(postgresql_url, proxy.port), timeout=2)
         await store.save(KEY, OLD, ttl=600)
         refused = 0

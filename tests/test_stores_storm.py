@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from backends import BACKENDS, on, running
-from proxy import Proxy
+from async_session.testing import FaultyProxy
 
 from async_session import Match, SessionStore
 
@@ -37,7 +37,7 @@ async def test_a_storm_of_cancelled_calls_harms_nobody(name: str, tmp_path: Path
     backend = BACKENDS[name]
     async with running(backend, tmp_path) as servers, contextlib.AsyncExitStack() as stack:
         proxies = [
-            await stack.enter_async_context(Proxy(port, delay=(0.0, 0.004)))
+            await stack.enter_async_context(FaultyProxy(port, delay=(0.0, 0.004)))
             for port in servers.ports
         ]
         store = await stack.enter_async_context(

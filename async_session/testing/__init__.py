@@ -2,14 +2,19 @@
 
 `StoreConformance` states the store contract as tests, with `SharedStoreConformance` and
 `SweepConformance` for what only some stores have. `RecordingStore` and `FaultyStore` stand in front
-of a store and note calls, or let them fail. `make_cookie` and `session_transaction` give an app's
-tests a session to begin with.
+of a store and note calls, or let them fail; `FaultyProxy` stands in front of a server.
+`cancel_everywhere` and `interleavings` are for loops: each await point to be cancelled at, each
+order of store calls. `make_cookie` and `session_transaction` give an app's tests a session to begin
+with.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .cancelling import Cancellation, WayToCancel, cancel_everywhere, ways_to_cancel
+from .interleaving import Schedule, TurnStore, interleavings
+from .proxy import FaultyProxy
 from .recording import FaultyStore, RecordingStore
 from .sessions import make_cookie, session_transaction
 
@@ -17,13 +22,21 @@ if TYPE_CHECKING:
     from .conformance import SharedStoreConformance, StoreConformance, SweepConformance
 
 __all__ = [
+    "Cancellation",
+    "FaultyProxy",
     "FaultyStore",
     "RecordingStore",
+    "Schedule",
     "SharedStoreConformance",
     "StoreConformance",
     "SweepConformance",
+    "TurnStore",
+    "WayToCancel",
+    "cancel_everywhere",
+    "interleavings",
     "make_cookie",
     "session_transaction",
+    "ways_to_cancel",
 ]
 
 

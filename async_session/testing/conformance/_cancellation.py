@@ -13,7 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from ...stores.base import Match, SessionStore
-from ._cancelling import cancelled_at, ways_to_cancel
+from ..cancelling import Cancellation, WayToCancel, cancel_everywhere, ways_to_cancel
 from ._kit import TTL, KitTests, chosen, random_key, random_value
 
 __all__ = ["CancellationTests"]
@@ -33,7 +33,7 @@ class CancellationTests(KitTests):
         async def prepare() -> None:
             """Leave it as it is."""
 
-        await _cancel_everywhere(store, lambda: store.open(key), key, {value}, prepare)
+        await _check_everywhere(store, lambda: store.open(key), key, {value}, prepare)
         assert await store.open(key) == value
 
     @pytest.mark.parametrize("kind", ["any", "absent", "version"])
@@ -56,7 +56,7 @@ class CancellationTests(KitTests):
             await (store.delete(key) if kind == "absent" else store.save(key, old, ttl=TTL))
 
         allowed = {new, None if kind == "absent" else old}
-        await _cancel_everywhere(store, save, key, allowed, prepare)
+        await _check_everywhere(store, save, key, allowed, prepare)
 
     async def test_a_cancelled_delete_is_whole_or_nothing(self, store: SessionStore) -> None:
         """A `delete` cancelled at any await point was made or was not."""
@@ -65,7 +65,7 @@ class CancellationTests(KitTests):
         async def prepare() -> None:
             await store.save(key, old, ttl=TTL)
 
-        await _cancel_everywhere(store, lambda: store.delete(key), key, {old, None}, prepare)
+        await _check_everywhere(store, lambda: store.delete(key), key, {old, None}, prepare)
 
     async def test_no_answer_reaches_another_caller(self, store: SessionStore) -> None:
         """With hundreds of calls cancelled in flight, each answer is its own key's."""
@@ -79,7 +79,7 @@ class CancellationTests(KitTests):
             assert wrong == [], f"cancelled by way of {way}"
 
 
-async def _cancel_everywhere(
+async def _check_everywhere(
     store: SessionStore,
     call: Callable[[], Coroutine[Any, Any, object]],
     key: str,
@@ -87,15 +87,10 @@ async def _cancel_everywhere(
     prepare: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
     """Cancel `call` in every way, at each of its await points in turn: all must stay sound."""
-    for way in ways_to_cancel():
-        for point in range(_MANY_POINTS):
-            await prepare()
-            was_cancelled = await cancelled_at(call(), point, way)
-            await _check_soundness(store, key, allowed, f"cancelled at point {point}, {way}")
-            if not was_cancelled:
-                break
-        else:
-            pytest.fail(f"a call that waits {_MANY_POINTS} times was expected to end before")
+    for cancellation in cancel_everywhere(at_most=_MANY_POINTS):
+        await prepare()
+        await cancellation.run(call())
+        await _check_soundness(store, key, allowed, repr(cancellation))
 
 
 async def _check_soundness(
@@ -114,7 +109,7 @@ async def _check_soundness(
 
 
 async def _answers_amid_cancellations(
-    store: SessionStore, keys: list[str], way: str
+    store: SessionStore, keys: list[str], way: WayToCancel
 ) -> list[tuple[str, bytes | None]]:
     """Open every key many times, among hundreds of calls that are cancelled while they wait."""
     answers: list[tuple[str, bytes | None]] = []
@@ -130,7 +125,7 @@ async def _answers_amid_cancellations(
                 tasks.start_soon(live, key)
                 continue
             call = store.open(key) if chance < 0.6 else store.delete(random_key())
-            tasks.start_soon(cancelled_at, call, chosen.randrange(4), way)
+            tasks.start_soon(Cancellation(way, chosen.randrange(4)).run, call)
     for key in keys:
         await live(key)
     return answers
