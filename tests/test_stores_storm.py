@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from backends import BACKENDS, on, running
-from async_session.testing import FaultyProxy
 
 from async_session import Match, SessionStore
+from async_session.testing import FaultyProxy
 
 OLD, NEW = b"old-version-0001" + b"o" * 500, b"new-version-0002" + b"n" * 500
 CANCELLED = 3000
