@@ -1,6 +1,6 @@
 """Every check of this project, on a machine that has nothing but Python 3.
 
-    python3 noxfile.py                  all checks: lint, typing, tests
+    python3 noxfile.py                  all checks: lint, typing, tests, faults
     python3 noxfile.py -s tests -- -k redis
     python3 noxfile.py -s tests-3.13    the tests on another Python, if there is one
     python3 noxfile.py -s demo          the FastAPI demo; "-s demo -- quart" is the Quart one
@@ -105,7 +105,7 @@ EXTRAS = ",".join(PROJECT["project"]["optional-dependencies"])
 DEMOS = {"fastapi": "uvicorn", "quart": "hypercorn"}
 
 nox.needs_version = ">=2025.5.1"
-nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.sessions = ["lint", "typing", "tests", "faults"]
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"
 # `tests-3.13` on a machine without Python 3.13 is skipped, and says so.
@@ -133,7 +133,7 @@ def typing(session: nox.Session) -> None:
     session.run("pyright")
 
 
-def run_tests(session: nox.Session) -> None:
+def run_tests(session: nox.Session, *selection: str) -> None:
     """Run the tests against the installed package; what follows "--" goes to pytest."""
     missing = [package for program, package in DEBIAN_PACKAGES.items() if not shutil.which(program)]
     if missing:
@@ -143,13 +143,19 @@ def run_tests(session: nox.Session) -> None:
             session.error(str(error))
     session.install(f".[{EXTRAS}]", *groups("tests"))
     # Not "python -m pytest": that would test the checkout in place of what a user gets.
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *selection, *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests on the Python that runs this file."""
     run_tests(session)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Run the tests that take minutes, which `tests` leaves out: storms, races, large stores."""
+    run_tests(session, "-m", "faults")
 
 
 for version in PYTHONS:
