@@ -38,6 +38,8 @@ class _Parts(NamedTuple):
         scheme = "unix" if "unix" in self.url.scheme else f"{self.driver.name}{'s' * self.tls}"
         one = self.url._replace(scheme=scheme, netloc=f"{user}{at}{host}", path=path)
         settings: dict[str, Any] = self.driver.settings.copy()
+        if self.tls:
+            settings["ssl_check_hostname"] = True  # the default of some versions only
         settings.update(self.driver.connection.parse_url(one.geturl()))
         refuse_text(settings)
         return settings
