@@ -255,7 +255,9 @@ class Committer:
 def _why_ended(session: Session) -> str:
     if session._intent is Intent.END:
         return "logout"
-    return "login" if session._logged_in else "emptied"
+    if session._logged_in:
+        return "login"
+    return "regenerate" if session._intent is Intent.MOVE else "emptied"
 
 
 def _decode(data: bytes | None) -> _Found:

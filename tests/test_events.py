@@ -61,7 +61,12 @@ async def write_after_logout(session: Session) -> None:
     session["a"] = 1
 
 
-MORE = {"write_after_logout": write_after_logout}
+async def write_and_regenerate(session: Session) -> None:
+    session["a"] = 1
+    session.regenerate()
+
+
+MORE = {view.__name__: view for view in (write_after_logout, write_and_regenerate)}
 
 
 class Gate(MemoryStore):
@@ -165,6 +170,11 @@ BY_ENDING: list[tuple[str, str, list[str]]] = [
     ("regenerate", "write", ["rejected/moved", "dropped/superseded"]),
     ("regenerate", "logout", ["rejected/moved", "destroyed/logout"]),
     ("regenerate", "login", ["rejected/moved", "destroyed/login", "created/login"]),
+    (
+        "regenerate",
+        "write_and_regenerate",
+        ["rejected/moved", "destroyed/regenerate", "created"],
+    ),
 ]
 
 
