@@ -19,6 +19,7 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
+    "add_vary",
     "refuse",
     "send_with_session",
     "warn_of_late_touch",
@@ -54,21 +55,34 @@ async def send_with_session(
                 raise
             await refuse(error, session, scope, send)
             return
-        if action is not NOTHING:
+        if action is not NOTHING and action is not VARY:
             session._varies = action.vary
-            headers = [*message["headers"]] if "headers" in message else []
+            headers = list(message.get("headers", ()))
             message["headers"] = headers  # a copy: a response object may be sent twice
-            plain = action is VARY
-            for name, _ in headers:
-                if name in _VARY:
-                    plain = False
-            if plain:
-                headers.append((b"vary", b"Cookie"))
-            else:
-                _add_headers(headers, action, manager, options, scope)
+            _add_headers(headers, action, manager, options, scope)
+        elif action is VARY:
+            add_vary(session, message)
         session._answered = True
     if not session._refused:
         await send(message)
+
+
+def add_vary(session: Session, message: Message) -> None:
+    """Add ``Vary: Cookie`` to a message that begins a response."""
+    session._varies = True
+    headers = [*message["headers"]] if "headers" in message else []
+    message["headers"] = headers  # a copy: a response object may be sent twice
+    for name, _ in headers:
+        if name in _VARY:
+            _merge_vary(headers)
+            return
+    headers.append((b"vary", b"Cookie"))
+
+
+def _merge_vary(headers: list[tuple[bytes, bytes]]) -> None:
+    lines = [value.decode("latin-1") for name, value in headers if name in _VARY]
+    headers[:] = [item for item in headers if item[0] not in _VARY]
+    headers += [(b"vary", line.encode("latin-1")) for line in vary_on_cookie(lines)]
 
 
 def _add_headers(
@@ -79,9 +93,7 @@ def _add_headers(
     scope: Scope,
 ) -> None:
     if action.vary:
-        lines = [value.decode("latin-1") for name, value in headers if name in _VARY]
-        headers[:] = [item for item in headers if item[0] not in _VARY]
-        headers += [(b"vary", line.encode("latin-1")) for line in vary_on_cookie(lines)]
+        _merge_vary(headers)
     if action.no_store:
         headers[:] = [item for item in headers if item[0].lower() != b"cache-control"]
         headers.append((b"cache-control", b"no-store"))

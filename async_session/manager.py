@@ -17,7 +17,7 @@ from async_session.commits import Committer
 from async_session.errors import SessionError, SessionGone, StoreError
 from async_session.events import Listener, note
 from async_session.opening import Opener, too_slow
-from async_session.plan import NOTHING, VARY, CookieAction, cookie_action, rule_for
+from async_session.plan import CookieAction, cookie_action, rule_for
 from async_session.policy import SessionPolicy, as_policy
 from async_session.record import Ended
 from async_session.session import Intent, Origin, Session
@@ -26,8 +26,6 @@ from async_session.stores.urls import as_store
 from async_session.tokens import CookieSigner, check_strength, secret_keys
 
 __all__ = ["CookieAction", "SessionManager"]
-
-_KEEP = Intent.KEEP  # an enum's member is slow to look up, and this is asked for every request
 
 _TOO_LATE = (
     "a session was started, or given a new id, when its cookie could no longer be sent: do it "
@@ -91,16 +89,10 @@ class SessionManager(Opener):
             SessionConflict: others kept changing it.
             StoreUnavailable: the store cannot be reached, or not in time.
         """
+        action = self.action_of_a_read(session)
+        if action is not None:
+            return action
         session._answered = True
-        if not (
-            session.modified
-            or session._handed_out
-            or session._dirty
-            or session._intent is not _KEEP
-            or session.unavailable
-            or self.policy.refresh_each_request
-        ):
-            return VARY if session.accessed else NOTHING  # read at most: what most requests do
         if session.unavailable or session._failed:
             no_store = session.unavailable and self.policy.on_store_error == "anonymous"
             return CookieAction(vary=session.accessed, no_store=no_store)

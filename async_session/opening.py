@@ -14,15 +14,18 @@ from async_session.codec import Codec
 from async_session.errors import SerializationError, StoreError, StoreUnavailable
 from async_session.events import EventName, Listener, as_listeners, log_event, note, tell
 from async_session.outage import unavailable_session
+from async_session.plan import NOTHING, VARY, CookieAction
 from async_session.policy import SessionPolicy
 from async_session.record import CorruptRecord, Ended, Record, Tombstone, decode
-from async_session.session import Origin, Session
+from async_session.session import Intent, Origin, Session
 from async_session.stores.base import SessionStore
 from async_session.tokens import CookieSigner, Ticket
 
 __all__ = ["Opener", "too_slow"]
 
 T = TypeVar("T")
+
+_KEEP = Intent.KEEP  # an enum's member is slow to look up, and this is asked for every request
 
 
 class Opener(ABC):
@@ -45,7 +48,7 @@ class Opener(ABC):
         self.lifetime = policy.idle
         listeners = as_listeners(on_event)
         self._listeners = (log_event, *listeners)
-        self._tells_loaded = bool(listeners)  # the log says nothing of that
+        self.has_listeners = bool(listeners)
         self._signer = signer
         self._known = signer.known
         self._codec = codec
@@ -104,9 +107,23 @@ class Opener(ABC):
         session.created = created
         if extras:
             _restore(session, extras)
-        if self._tells_loaded:
+        if self.has_listeners:
             await self._told(session, "loaded", ticket.key)
         return session
+
+    def action_of_a_read(self, session: Session) -> CookieAction | None:
+        """Return what `commit` would, if it has nothing to do: most requests read at most."""
+        if (
+            session.modified
+            or session._handed_out
+            or session._dirty
+            or session._intent is not _KEEP
+            or session.unavailable
+            or self.policy.refresh_each_request
+        ):
+            return None
+        session._answered = True
+        return VARY if session.accessed else NOTHING
 
     @abstractmethod
     async def save(self, session: Session, /) -> None:
@@ -123,7 +140,8 @@ class Opener(ABC):
         """Return the session of a request that sent no cookie. Argument as for `open`."""
         session = Session.__new__(Session)
         session._keeper = self
-        session._client = client
+        if client is not None:
+            session._client = client
         return session
 
     def _unavailable(self, error: StoreError, client: Sequence[object] | None) -> Session:

@@ -20,6 +20,7 @@ from async_session._response import (
     Receive,
     Scope,
     Send,
+    add_vary,
     refuse,
     send_with_session,
     warn_of_late_touch,
@@ -29,6 +30,7 @@ from async_session.cookies import CookieOptions, find_cookie
 from async_session.errors import SessionError, StoreError
 from async_session.events import Listener
 from async_session.manager import SessionManager
+from async_session.plan import VARY
 from async_session.policy import SessionPolicy
 from async_session.session import Intent, Session
 from async_session.stores.base import SessionStore, SupportsClose
@@ -206,6 +208,12 @@ class SessionMiddleware:
             ):
                 session._answered = message["type"] in STARTS
                 return send(message)
+            elif message["type"] in STARTS:
+                action = manager.action_of_a_read(session)
+                if action is not None:
+                    if action is VARY:
+                        add_vary(session, message)
+                    return send(message)
             return send_with_session(manager, session, options, scope, send, message)
 
         if kind == "websocket":
