@@ -94,6 +94,7 @@ THIRD_PARTY = {
     # tools
     "opentelemetry": {"telemetry"},
     "httpx": {"testing"},
+    "hypothesis": {"testing._machine", "testing.manager_machine", "testing.store_machine"},
     "pytest": {"pytest_plugin", "testing"},
 }
 
