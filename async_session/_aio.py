@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -17,7 +17,15 @@ import anyio.lowlevel
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["deadline", "on_asyncio", "run_to_completion"]
+__all__ = [
+    "Event",
+    "deadline",
+    "new_event",
+    "on_asyncio",
+    "pause",
+    "run_to_completion",
+    "this_loop",
+]
 
 T = TypeVar("T")
 
@@ -29,6 +37,40 @@ def on_asyncio() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def this_loop() -> object:
+    """Return what stands for the running event loop: equal in it, and in no other."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return anyio.lowlevel.current_token()
+
+
+class Event(Protocol):
+    """Something that some wait for until another says that it has happened."""
+
+    def set(self) -> object:
+        """Let everybody go on who waits."""
+        ...
+
+    def is_set(self) -> bool:
+        """Tell whether it has happened."""
+        ...
+
+    async def wait(self) -> object:
+        """Wait until it has happened."""
+        ...
+
+
+def new_event() -> Event:
+    """Return an event of the running loop."""
+    return asyncio.Event() if on_asyncio() else anyio.Event()
+
+
+async def pause() -> None:
+    """Let every other task that can run do so once."""
+    await (asyncio.sleep(0) if on_asyncio() else anyio.lowlevel.checkpoint())
 
 
 async def run_to_completion(coroutine: Coroutine[object, object, T]) -> T:

@@ -72,8 +72,7 @@ class SessionManager(Opener):
         codec = Codec(policy.serializer, max_size=policy.max_size)
         super().__init__(store, signer, codec, policy=policy, clock=clock, on_event=on_event)
         self._committer = Committer(store=store, policy=policy, codec=codec, clock=clock)
-        # A store whose deadline is 0 never waits, so that nothing can interrupt a commit.
-        self._instant = getattr(store, "deadline", None) == 0
+        self._instant = self._committer.instant
 
     # Committing
 

@@ -102,7 +102,7 @@ class Opener(ABC):
         session._client = client
         # As `Origin(...)`, without a call of Python's: this is the path of every request.
         session._origin = tuple.__new__(
-            Origin, (*ticket, version, payload, serializer, written, False, None)
+            Origin, (*ticket, version, payload, serializer, written, False, None, None)
         )
         session.created = created
         if extras:

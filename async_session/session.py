@@ -49,6 +49,8 @@ class Origin(NamedTuple):
         written: when it was last written, in epoch seconds.
         superseded: the id opened on a tombstone: another request gave the client a newer id.
         successor: the key of that newer session, where it took over the data.
+        stored: the payload in the store, where it is more than `payload`: others' changes were
+            merged into what this session wrote, and are not in its dict.
     """
 
     id: str
@@ -59,6 +61,7 @@ class Origin(NamedTuple):
     written: int = 0
     superseded: bool = False
     successor: str | None = None
+    stored: bytes | None = None
 
     def __repr__(self) -> str:
         # Neither id nor data: error reports show the repr of local variables.

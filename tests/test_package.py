@@ -43,7 +43,20 @@ LAYERS: list[tuple[str, set[str]]] = [
     ("record", {"codec", "record"}),
     ("policy", {"_checks", "plan", "policy"}),
     ("stores", {"stores"}),
-    ("manager", {"commits", "legacy", "manager", "opening", "owners"}),
+    (
+        "manager",
+        {
+            "commits",
+            "guarded",
+            "legacy",
+            "manager",
+            "opening",
+            "owners",
+            "turns",
+            "updates",
+            "writers",
+        },
+    ),
     (
         "adapters",
         {

@@ -1,0 +1,166 @@
+"""One conditional write: a session as a record, saved only on top of what it is based on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from async_session.codec import Codec
+from async_session.errors import StoreError, StoreUnavailable
+from async_session.events import note
+from async_session.policy import SessionPolicy
+from async_session.record import CorruptRecord, Record, Tombstone, decode, version_of
+from async_session.session import Origin, Session
+from async_session.stores.base import Match, SessionStore
+from async_session.tokens import store_key
+
+__all__ = ["STORED", "Found", "GuardedWrites", "Stored", "came_after"]
+
+#: Header entries that a session has as attributes, or that each write decides anew.
+_KNOWN = frozenset(("owner", "authenticated_at", "lifetime", "after"))
+#: How many writes a merged record names that it came after.
+_REMEMBERED = 8
+
+Found = Record | Tombstone | None
+
+
+class Stored:
+    """What `_put` returns if the write was made."""
+
+
+STORED = Stored()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardedWrites:
+    """What every write of a session has in common."""
+
+    store: SessionStore
+    policy: SessionPolicy
+    codec: Codec
+    clock: Callable[[], float]
+
+    @property
+    def instant(self) -> bool:
+        """Whether the store never waits: its deadline is 0. Nothing can interrupt its calls."""
+        return getattr(self.store, "deadline", None) == 0
+
+    # What a session looks like in the store
+
+    def _record(
+        self, session: Session, payload: bytes, serializer: int, *, after: Sequence[str] = ()
+    ) -> tuple[Record, bytes]:
+        """Return a record of the session, and the bytes that hold it under a new version."""
+        now = int(self.clock())
+        session.created = session.created or now
+        extras = {k: v for k, v in session._extras.items() if k not in _KNOWN}
+        if session._owner is not None:
+            extras["owner"] = session._owner
+        if session.authenticated_at is not None:
+            extras["authenticated_at"] = session.authenticated_at
+        if session._lifetime is not None:
+            extras["lifetime"] = session._lifetime
+        if after:
+            extras["after"] = after
+        data = Record(session.created, now, payload, serializer, extras).encode()
+        version = version_of(data)
+        return Record(session.created, now, payload, serializer, extras, version), data
+
+    def _ttl(self, session: Session, record: Record) -> int:
+        lifetime = self.policy.idle if session._lifetime is None else session._lifetime
+        left = self.policy.remaining(created=record.created, now=record.written, lifetime=lifetime)
+        return self.policy.ttl(left, lifetime=lifetime)
+
+    # The write, and what stood in its way
+
+    async def _put(
+        self, key: str, data: bytes, *, ttl: int, match: Match | bytes, idempotent: bool = False
+    ) -> Found | Stored:
+        """Save `data` if `match` holds; return `STORED`, or what is there instead.
+
+        A write whose answer was lost is looked for: the version tells. It is not made again.
+
+        Args:
+            key: where.
+            data: a record or a tombstone.
+            ttl: seconds.
+            match: the precondition.
+            idempotent: writing it on top of whatever is there, once more, does no harm.
+
+        Raises:
+            StoreUnavailable: no answer, and it was not made, as far as can be seen: another
+                request may have written on top of it.
+        """
+        lost: StoreUnavailable | None = None
+        try:
+            if await self.store.save(key, data, ttl=ttl, match=match):
+                return STORED
+        except StoreUnavailable as error:
+            lost = error
+        found = await self._read_again(key, lost)
+        if found is not None and version_of(found) == version_of(data):
+            return STORED  # it had been made, and the answer was lost on the way
+        item = _decode(found)
+        if lost is None:
+            return item
+        if isinstance(item, Record) and _name(version_of(data)) in _named(item):
+            return STORED  # and is in what another has written since
+        refused = match != (Match.ABSENT if found is None else version_of(found))
+        if refused and (idempotent or not isinstance(item, Record)):
+            return item
+        raise lost
+
+    async def _find(self, key: str) -> Found:
+        return _decode(await self.store.open(key))
+
+    async def _read_again(self, key: str, lost: StoreUnavailable | None) -> bytes | None:
+        try:
+            return await self.store.open(key)
+        except StoreError:
+            if lost is None:
+                raise
+            raise lost from lost.__cause__
+
+    def _adopt(self, session: Session, session_id: str, record: Record, payload: bytes) -> None:
+        """Remember what is stored now, and what this session itself put into it."""
+        origin = session._origin
+        key = origin.key if origin and origin.id == session_id else store_key(session_id)
+        session._origin = Origin(
+            session_id,
+            key,
+            record.version,
+            payload,
+            record.serializer,
+            record.written,
+            stored=None if record.payload == payload else record.payload,
+        )
+        session._extras = record.extras
+        session._cleared = False
+
+    def _dropped(self, session: Session, origin: Origin, found: Found | Stored) -> bool:
+        why = found.why.name.lower() if isinstance(found, Tombstone) else "missing"
+        note(session, "dropped", origin.key, reason=why)
+        session._origin = Origin(origin.id, origin.key, superseded=True)
+        return False
+
+
+def came_after(found: Record) -> list[str]:
+    """Return what a record that is merged on top of `found` names: the writes that are in it."""
+    return [*_named(found), _name(found.version)][-_REMEMBERED:]
+
+
+def _named(record: Record) -> list[str]:
+    names = record.extras.get("after")
+    return names if isinstance(names, list) else []
+
+
+def _name(version: bytes) -> str:
+    return version[1:9].hex()
+
+
+def _decode(data: bytes | None) -> Found:
+    """Read what stands in the way of a write; what is not ours is as good as missing."""
+    try:
+        return None if data is None else decode(data)
+    except CorruptRecord:
+        return None
