@@ -88,8 +88,8 @@ class GuardedWrites:
             idempotent: writing it on top of whatever is there, once more, does no harm.
 
         Raises:
-            StoreUnavailable: no answer, and it was not made, as far as can be seen: another
-                request may have written on top of it.
+            StoreUnavailable: no answer, and the write was not made; or others have written since,
+                and nobody can tell whether they did so on top of it.
         """
         lost: StoreUnavailable | None = None
         try:
@@ -103,12 +103,18 @@ class GuardedWrites:
         item = _decode(found)
         if lost is None:
             return item
-        if isinstance(item, Record) and _name(version_of(data)) in _named(item):
-            return STORED  # and is in what another has written since
-        refused = match != (Match.ABSENT if found is None else version_of(found))
-        if refused and (idempotent or not isinstance(item, Record)):
-            return item
-        raise lost
+        if match == (Match.ABSENT if found is None else version_of(found)):
+            raise lost
+        if isinstance(item, Record):
+            # Others have written since. Where they merged, it names the writes before it, in a row.
+            before = _named(item)
+            if _name(version_of(data)) in before:
+                return STORED
+            refused = isinstance(match, bytes) and _name(match) in before
+            # A store that never waits lets nobody write between the save and this.
+            if not (refused or idempotent or self.instant):
+                raise lost
+        return item
 
     async def _find(self, key: str) -> Found:
         return _decode(await self.store.open(key))
