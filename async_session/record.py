@@ -6,8 +6,10 @@
 A *version* is a format byte and 15 random bytes, new at each write: what a conditional save
 compares. Format bytes are above 0x7F, so that no stored value can pass for a line of a text
 protocol. *Extras* are a JSON object of what only some sessions have (`owner`, `authenticated_at`,
-`lifetime`); entries that this version does not know are kept. A format byte that is not known
-here belongs to another version of this package: such a value is left alone.
+`lifetime`) and of a merged record (`after`: the last few versions that it was written on top of, in
+a row, as hex of their first eight random bytes); entries that this version does not know are kept.
+A format byte that is not known here belongs to another version of this package: such a value is
+left alone.
 
 Times are whole UTC seconds since the epoch, integers are big-endian.
 """
