@@ -47,7 +47,8 @@ class Trail:
     Attributes:
         view: what it asked for.
         found_user: whether it opened the session before it was ended.
-        first_save: when its commit began to write, if it did.
+        first_save: when its commit began to write, if it did so itself.
+        began: when its commit began, which another request's save may have carried out.
         ended: when its answer was there.
         answer: that.
     """
@@ -55,6 +56,7 @@ class Trail:
     view: str
     found_user: bool = False
     first_save: int | None = None
+    began: int | None = None
     ended: int = 0
     answer: Answer = field(default_factory=Answer)
 
@@ -156,7 +158,10 @@ class Storm:
             trail = _me.get()
             if trail is not None:
                 trail.found_user = dict.get(session, "user") == "ada"
-            return await act(session)
+            answer = await act(session)
+            if trail is not None:
+                trail.began = self.store.tick()
+            return answer
 
         return view
 
@@ -196,7 +201,8 @@ class Storm:
         tally.resurrections += await self._is_back(first)
         if end.view != "pop":  # there the session goes on, without its user
             tally.cookies += sum(
-                trail.answer.sent_id == first and (trail.first_save or trail.ended) > end.ended
+                trail.answer.sent_id == first
+                and (trail.first_save or trail.began or trail.ended) > end.ended
                 for trail in others
             )
 
