@@ -327,6 +327,28 @@ async def test_a_client_stays_open(redis_url: str) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_client_keeps_its_timeout_and_the_store_its_own(
+    own_redis_server: RedisServer,
+) -> None:
+    client = Redis.from_url(own_redis_server.url, driver_info=None, socket_timeout=0.1)
+    store = RedisStore(client, timeout=0.5)
+    await store.save(KEY, OLD, ttl=60)
+    (connection,) = client.connection_pool._available_connections
+    assert connection.socket_timeout == 0.1
+    own_redis_server.freeze()
+    try:
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match=r"0\.5 s"):
+            await store.open(KEY)
+        assert 0.45 < time.monotonic() - began < 0.8
+    finally:
+        own_redis_server.thaw()
+    assert connection.socket_timeout == 0.1
+    assert await store.open(KEY) == OLD
+    await client.aclose()
+
+
+@pytest.mark.anyio
 async def test_connections_of_its_own_are_closed(own_redis_server: RedisServer) -> None:
     store = RedisStore(own_redis_server.url)
     watch = Redis.from_url(own_redis_server.url, driver_info=None)

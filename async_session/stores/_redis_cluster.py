@@ -20,6 +20,7 @@ from ..errors import StoreUnavailable
 from ._redis_drivers import Driver
 from ._redis_errors import is_a
 from ._redis_lanes import Primary, Request, may_repeat
+from ._shared_timer import Deadline, SharedTimer
 
 __all__ = ["Address", "Cluster"]
 
@@ -62,11 +63,12 @@ class Cluster:
         self._map_is_old = True
         self._looked = float("-inf")
         self._looking = asyncio.Lock()
+        self._timer = SharedTimer()
 
     async def call(self, request: Request) -> object:
         """Send a request to where its key is, following the cluster's changes."""
         try:
-            async with asyncio.timeout_at(request.until):
+            with Deadline(self._timer, request.until):
                 return await self._follow(request)
         except TimeoutError:
             self._doubt(request)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from ..errors import StoreUnavailable
 from ._redis_drivers import Driver
 from ._redis_errors import is_a, is_lasting, was_refused
+from ._redis_pipeline import Command, packed
+from ._shared_timer import Deadline, SharedTimer
 
 if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool
@@ -57,7 +60,7 @@ class Request:
     def __init__(
         self,
         name: str,
-        command: tuple[str | bytes | int, ...],
+        command: Command,
         *,
         again: bool,
         replicas: int,
@@ -123,12 +126,13 @@ class Primary:
         self._others = others
         # A pool raises when all its connections are in use: wait for a turn instead.
         self._turns = asyncio.Semaphore(pool.max_connections)
+        self._timer = SharedTimer()
         self._doubtful = False
 
     async def call(self, request: Request) -> object:
         """Send a request, and once more where that is safe."""
         try:
-            async with asyncio.timeout_at(request.until):
+            with Deadline(self._timer, request.until):
                 try:
                     return await self.trip(request)
                 except Exception as exc:
@@ -164,8 +168,8 @@ class Primary:
             finally:
                 await self._pool.release(connection)
         if task.cancelling() > cancellations:
-            # A client with a socket_timeout waits with asyncio.wait_for, which loses a
-            # cancellation that arrives together with the answer (before Python 3.12).
+            # A client with a socket_timeout connects with asyncio.wait_for, which loses a
+            # cancellation that arrives together with an answer (before Python 3.12).
             raise asyncio.CancelledError
         return answer
 
@@ -193,17 +197,17 @@ class Primary:
 
 async def _answer(connection: AbstractConnection, request: Request, *, asking: bool) -> object:
     if asking:
-        await _exchange(connection, "ASKING")
+        await _exchange(connection, ("ASKING",))
     request.sent = True
     try:
-        answer = await _exchange(connection, *request.command)
+        answer = await _exchange(connection, request.command)
     except Exception as exc:
         if not is_a(exc, "NoScriptError"):
             raise
         # The server was restarted, took over, or never saw the script. EVAL leaves it there.
         if asking:
-            await _exchange(connection, "ASKING")
-        answer = await _exchange(connection, "EVAL", SCRIPT, *request.command[2:])
+            await _exchange(connection, ("ASKING",))
+        answer = await _exchange(connection, ("EVAL", SCRIPT, *request.command[2:]))
     # Nothing was written: a refused condition, a delete of nothing.
     if request.replicas and answer not in {None, 0}:
         await _await_replicas(connection, request)
@@ -214,7 +218,7 @@ async def _await_replicas(connection: AbstractConnection, request: Request) -> N
     """Wait, on the connection that wrote, until enough replicas have it."""
     left = request.until - asyncio.get_running_loop().time() - _MARGIN
     # A timeout of 0 would be none.
-    found = await _exchange(connection, "WAIT", request.replicas, max(1, int(left * 1000)))
+    found = await _exchange(connection, ("WAIT", request.replicas, max(1, int(left * 1000))))
     if cast("int", found) < request.replicas:
         raise StoreUnavailable(
             f"Redis has it, but only on {found} replicas in time, and wait_replicas is "
@@ -222,9 +226,18 @@ async def _await_replicas(connection: AbstractConnection, request: Request) -> N
         )
 
 
-async def _exchange(connection: AbstractConnection, *command: str | bytes | int) -> object:
-    await connection.send_command(*command)
-    return await connection.read_response()
+async def _exchange(connection: AbstractConnection, command: Command) -> object:
+    """Send a command and read its answer, within the caller's deadline and no other.
+
+    A client's own `socket_timeout` would make a task of every write and a timer for every answer.
+    """
+    patience, connection.socket_timeout = connection.socket_timeout, None
+    try:
+        await connection.send_packed_command(packed(command))
+    finally:
+        if connection.socket_timeout is None:  # else the driver has changed it meanwhile
+            connection.socket_timeout = patience
+    return await connection.read_response(timeout=math.inf)
 
 
 def abandon(connection: AbstractConnection) -> None:

@@ -40,7 +40,8 @@ class RedisStore:
             when it is first used there. One server has one connection that all calls share.
         prefix: what the keys in Redis begin with.
         timeout: seconds. Every call ends by then, with `StoreUnavailable` if Redis has not
-            answered. Also readable as `deadline`.
+            answered; it takes the place of a client's ``socket_timeout``. Also readable as
+            `deadline`.
         wait_replicas: how many replicas must have a write before it is acknowledged. A `save` or
             `delete` that fewer have in time is a `StoreUnavailable`, although the primary has it.
             This is for every write, because a store does not know which of them ends a session.
