@@ -475,6 +475,7 @@ async def test_no_exception_of_the_driver_comes_through(
 
     for name in ("find_one", "insert_one", "replace_one", "delete_one"):
         monkeypatch.setattr(f"pymongo.asynchronous.collection.AsyncCollection.{name}", fail)
+    monkeypatch.setattr("pymongo.asynchronous.database.AsyncDatabase.command", fail)
     for call in calls(store):
         with pytest.raises(StoreError) as caught:
             await call

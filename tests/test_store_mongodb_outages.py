@@ -163,6 +163,13 @@ async def test_a_frozen_server_costs_no_more_than_the_deadline(
         many = await asyncio.gather(*(store.open(KEY) for _ in range(200)), return_exceptions=True)
         assert time.monotonic() - began < 0.9
         assert {type(error) for error in many} == {StoreUnavailable}
+        given_up = asyncio.ensure_future(store.open(KEY))
+        await asyncio.sleep(0.05)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        assert store._tasks, "it goes on"
+        await asyncio.wait(store._tasks, timeout=0.6)
+        assert not store._tasks, "not longer than the others, although nobody waits for it"
     finally:
         own_secantus_server.thaw()
     await asyncio.sleep(0.5)
@@ -255,6 +262,29 @@ async def test_servers_that_dns_names_are_looked_up_once(
     first.cancel()
     found = await asyncio.gather(*(store.open(KEY) for _ in range(20)))
     assert (found, asked) == ([None] * 20, 2)
+    await store.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_slow_look_up_is_there_for_the_next_call(
+    own_secantus_server: SecantusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, found = 0, asyncio.Event()
+
+    async def look_up(*args: Any, **kwargs: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        await found.wait()
+        options = {"tls": False, "directConnection": True}
+        return {"nodelist": [("127.0.0.1", own_secantus_server.port)], "options": options}
+
+    monkeypatch.setattr("pymongo.asynchronous.uri_parser._parse_srv", look_up)
+    store = MongoStore("mongodb+srv://cluster.example.org/app?tls=false", timeout=0.5)
+    with pytest.raises(StoreUnavailable, match=r"0\.5 s"):
+        await store.open(KEY)
+    found.set()
+    assert await store.open(KEY) is None
+    assert asked == 1
     await store.aclose()
 
 

@@ -220,7 +220,7 @@ class _Lane:
         if self._opening is None or self._opening.done():
             self._opening = asyncio.ensure_future(self.client.aconnect())
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await self._opening
+        await asyncio.shield(self._opening)  # whoever gives up leaves it to the others
         self.is_open = True
 
     async def _until_loop_ends(self, patience: float) -> AsyncGenerator[None]:

@@ -18,7 +18,8 @@ class SharedTimer:
     """Rings for whoever is due; made and used on one event loop."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        #: the event loop that it belongs to
+        self.loop = asyncio.get_running_loop()
         # It outlives the request that started it, and keeps nothing of it.
         self._context = Context()
         #: what to do and when, the earliest first
@@ -32,7 +33,7 @@ class SharedTimer:
         """
         self._due[owner] = when, ring
         if self._handle is None:
-            self._handle = self._loop.call_at(when, self._ring, context=self._context)
+            self._handle = self.loop.call_at(when, self._ring, context=self._context)
 
     def remove(self, owner: object) -> None:
         """Forget about `owner`, if it did not ring yet."""
@@ -41,10 +42,10 @@ class SharedTimer:
     def _ring(self) -> None:
         """Call those who are due; come back for the next."""
         self._handle = None
-        due, now = [], self._loop.time()
+        due, now = [], self.loop.time()
         for owner, (when, _) in self._due.items():
             if when > now:
-                self._handle = self._loop.call_at(when, self._ring, context=self._context)
+                self._handle = self.loop.call_at(when, self._ring, context=self._context)
                 break
             due.append(owner)
         for owner in due:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from .._aio import run_to_completion
 from .._log import warn_once
 from ..errors import ConfigurationError, StoreError, StoreUnavailable
+from ._shared_timer import SharedTimer
 from .base import VERSION_SIZE, Match
 
 try:
-    import pymongo
     from pymongo.asynchronous.collection import AsyncCollection
-    from pymongo.errors import DuplicateKeyError, ServerSelectionTimeoutError
+    from pymongo.errors import ServerSelectionTimeoutError
 
     from ._mongodb_clients import (
         Address,
@@ -28,7 +28,8 @@ try:
         kind_of,
         ours,
     )
-    from ._mongodb_errors import is_duplicate_key, translated, unanswered
+    from ._mongodb_commands import make_index, read, remove, write
+    from ._mongodb_errors import translated, unanswered
 except ImportError as exc:
     raise ConfigurationError(
         "MongoStore needs pymongo 4.18 or newer: pip install async_session[mongo]"
@@ -40,15 +41,12 @@ if TYPE_CHECKING:
 __all__ = ["MongoStore"]
 
 T = TypeVar("T")
+_Operation = Callable[["Collection", float], Awaitable[T]]
 
 # MongoDB removes a document by its own clock, which may be ahead of this machine's.
 _CLOCKS_DIFFER: Final = 300
-# The record is in one field, because nothing else in the document is for a reader.
-_PAYLOAD: Final = {"_id": 0, "payload": 1}
 # The driver stops a little before the deadline, because it can say why.
 _DRIVERS_SHARE: Final = 0.95
-# Upserts of one key that meet: one inserts, the others find it at their next try.
-_UPSERTS: Final = 5
 # Seconds until an index that could not be made is tried again.
 _INDEX_AGAIN: Final = 60.0
 
@@ -102,7 +100,9 @@ class MongoStore:
             raise ConfigurationError(_instead_of(collection))
         self._index_due = 0.0
         # The loop itself keeps weak references only.
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: That of the loop that was here last.
+        self._timer: SharedTimer | None = None
 
     def __repr__(self) -> str:
         return f"MongoStore({self._shown})"
@@ -110,7 +110,7 @@ class MongoStore:
     async def open(self, key: str, /) -> bytes | None:
         """Return the value under `key`, or None if there is none."""
         _check(key)
-        found = await self._call(lambda sessions: sessions.find_one({"_id": key}, _PAYLOAD))
+        found = await self._call(lambda sessions, left: read(sessions, key, left))
         if found is None:
             return None
         payload = found.get("payload")
@@ -143,7 +143,7 @@ class MongoStore:
         Cancelled, it ends when MongoDB has answered.
         """
         _check(key)
-        await run_to_completion(self._call(lambda sessions: sessions.delete_one({"_id": key})))
+        await run_to_completion(self._call(lambda sessions, left: remove(sessions, key, left)))
 
     async def aclose(self) -> None:
         """Close the client that the store made on this event loop; never one it was given.
@@ -155,7 +155,7 @@ class MongoStore:
 
     async def _save(self, document: Document, match: Match | bytes) -> bool:
         began = time.monotonic()
-        saved = await self._call(lambda sessions: _write(sessions, document, match))
+        saved = await self._call(lambda sessions, left: write(sessions, document, match, left))
         if began >= self._index_due:
             self._index_due = math.inf  # one tries, and the others go on
             if not await self._make_index(self.deadline - (time.monotonic() - began)):
@@ -168,11 +168,9 @@ class MongoStore:
         What was saved is saved, so nothing is raised.
         """
         try:
-            await self._call(
-                lambda sessions: sessions.create_index("expires", expireAfterSeconds=0),
-                seconds=max(seconds, 0.001),
-            )
-        except StoreUnavailable as exc:
+            async with asyncio.timeout(max(seconds, 0.001)):
+                await self._call(make_index, seconds=max(seconds, 0.001))
+        except (StoreUnavailable, TimeoutError) as exc:
             warn_once(f"{self!r} could not yet make its index, and tries again: {exc}")
             return False
         except StoreError as exc:
@@ -183,23 +181,29 @@ class MongoStore:
             )
         return True
 
-    async def _call(
-        self, operation: Callable[[Collection], Awaitable[T]], *, seconds: float | None = None
-    ) -> T:
+    async def _call(self, operation: _Operation[T], *, seconds: float | None = None) -> T:
         """Do one thing within the deadline, and translate what fails.
 
-        In a task of its own, which nobody cancels: a connection that pymongo is making when it is
-        cancelled is left open. The driver ends the task itself, a little before the deadline.
+        In a task of its own, which goes on when the caller is cancelled: a connection that pymongo
+        is making just then would be left open. It is cancelled when its time is up. Mostly the
+        driver has ended it by then, because it can say why.
         """
+        loop = asyncio.get_running_loop()
+        timer = self._timer
+        if timer is None or timer.loop is not loop:
+            timer = self._timer = SharedTimer()
         seconds = seconds or self.deadline
         selection: ServerSelectionTimeoutError | None = None
+        answer: asyncio.Future[T] = loop.create_future()
+        task = loop.create_task(self._operate(operation, seconds * _DRIVERS_SHARE, answer))
+        self._tasks.add(task)
+        timer.add(task, loop.time() + self.deadline, lambda: _give_up(task, answer))
+        task.add_done_callback(timer.remove)
+        task.add_done_callback(self._tasks.discard)
         try:
-            task = asyncio.ensure_future(self._operate(operation, seconds * _DRIVERS_SHARE))
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
-            await asyncio.wait([task], timeout=seconds)
-            if task.done():
-                return task.result()
+            return await answer
+        except TimeoutError:
+            pass
         except ServerSelectionTimeoutError as exc:
             selection = exc
         except Exception as exc:
@@ -207,50 +211,33 @@ class MongoStore:
         sessions = self._clients.known() if self._clients else self._given
         raise unanswered(seconds, sessions, selection)
 
-    async def _operate(self, operation: Callable[[Collection], Awaitable[T]], seconds: float) -> T:
-        # Collections refuse to be asked whether they are true.
-        sessions = self._given if self._clients is None else await self._clients.collection()
-        with pymongo.timeout(seconds):
-            return await operation(cast("Collection", sessions))
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # mark it as seen: the caller may be gone
-
-
-async def _write(sessions: Collection, document: Document, match: Match | bytes) -> bool:
-    """Make one write that has its precondition in it; return whether that held."""
-    key = {"_id": document["_id"]}
-    if match is Match.ANY:
-        return await _upsert(sessions, key, document)
-    if match is Match.ABSENT:
-        return await _insert(sessions, document)
-    found = await sessions.replace_one({**key, "version": match}, document)
-    return found.matched_count == 1
-
-
-async def _insert(sessions: Collection, document: Document) -> bool:
-    try:
-        await sessions.insert_one(document)
-    except DuplicateKeyError as exc:
-        if not is_duplicate_key(exc):
-            raise
-        return False
-    return True
-
-
-async def _upsert(sessions: Collection, key: Document, document: Document) -> bool:
-    for left in reversed(range(_UPSERTS)):
+    async def _operate(
+        self, operation: _Operation[T], seconds: float, answer: asyncio.Future[T]
+    ) -> None:
+        """Do it, and tell `answer` how it ended if anybody still waits for that."""
         try:
-            await sessions.replace_one(key, document, upsert=True)
-        except DuplicateKeyError as exc:
-            # Two that found nothing both insert. Who comes second finds the other's document.
-            if left == 0 or not is_duplicate_key(exc):
-                raise
+            # Collections refuse to be asked whether they are true.
+            sessions = self._given if self._clients is None else await self._clients.collection()
+            found = await operation(cast("Collection", sessions), seconds)
+        except asyncio.CancelledError:  # the time is up, or the event loop ends
+            answer.cancel()
+            raise
+        except Exception as exc:
+            _fail(answer, exc)
         else:
-            return True
-    raise AssertionError("unreachable: the last try returns or raises")
+            if not answer.done():
+                answer.set_result(found)
+
+
+def _give_up(task: asyncio.Task[None], answer: asyncio.Future[Any]) -> None:
+    _fail(answer, TimeoutError())
+    task.cancel()
+
+
+def _fail(answer: asyncio.Future[Any], exc: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(exc)
+        answer.exception()  # seen: a caller that is cancelled just now does not look
 
 
 def _check(key: str) -> None:
