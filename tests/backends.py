@@ -23,6 +23,7 @@ from redis.asyncio import RedisCluster as RedisClusterClient
 from redis.asyncio.cluster import ClusterNode
 from redis_groups import RedisCluster, SentinelTrio
 from servers import (
+    QUIET,
     MemcachedServer,
     MotoServer,
     PostgreSQLServer,
@@ -114,7 +115,7 @@ def moved(text: str, servers: Servers, ports: Sequence[int]) -> str:
 @contextlib.asynccontextmanager
 async def redis_client(server: RedisServer, ports: Sequence[int]) -> AsyncIterator[SessionStore]:
     # Without the last it looks its own version up on the disk for every new connection.
-    async with Redis(port=ports[0], driver_info=None) as client:
+    async with Redis(port=ports[0], **QUIET) as client:
         yield RedisStore(client, timeout=TIMEOUT)
 
 
@@ -131,7 +132,7 @@ async def cluster_client(group: RedisCluster, ports: Sequence[int]) -> AsyncIter
     client = RedisClusterClient(
         startup_nodes=[ClusterNode("127.0.0.1", port) for port in group.ports],
         address_remap=lambda address: (address[0], addresses.get(address[1], address[1])),
-        driver_info=None,
+        **QUIET,
     )
     store = RedisStore(client, timeout=TIMEOUT)
     yield store

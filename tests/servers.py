@@ -13,10 +13,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote
 
 import pytest
+from redis.asyncio.connection import AbstractConnection
+
+from async_session.stores._redis_drivers import _no_setinfo
+
+#: What a client of redis-py is made with, or it looks up its own version on the disk, in the event
+#: loop, for every connection.
+QUIET: dict[str, Any] = {**_no_setinfo(AbstractConnection)}
 
 
 def program(name: str) -> str:

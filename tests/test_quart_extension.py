@@ -15,6 +15,7 @@ from harness import KEY, Clock, request
 from quart import Quart, Response, abort
 from quart.sessions import SecureCookieSessionInterface
 from redis.asyncio import Redis
+from servers import QUIET
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from async_session import ConfigurationError, Session, SessionPolicy
@@ -133,7 +134,7 @@ async def test_redis_by_url(named: str, redis_url: str) -> None:
 async def test_redis_by_client_and_prefix(
     redis_url: str, prefix: str | None, expected: str
 ) -> None:
-    async with Redis.from_url(redis_url, protocol=2, driver_info=None) as client:
+    async with Redis.from_url(redis_url, protocol=2, **QUIET) as client:
         keys = {} if prefix is None else {"SESSION_KEY_PREFIX": prefix}
         app = make_app(SESSION_TYPE="redis", SESSION_REDIS=client, **keys)
         before = set(await client.keys(f"{expected}*"))

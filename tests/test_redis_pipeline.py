@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis import exceptions
 from redis.asyncio import ConnectionPool
-from servers import RedisServer, free_port
+from servers import QUIET, RedisServer, free_port
 
 from async_session.stores._redis_pipeline import Pipeline
 
@@ -37,7 +37,7 @@ class Timed(Pipeline):
 
 def _pipeline(url: str, timeout: float = 1.0) -> Timed:
     pool = ConnectionPool.from_url(
-        url, protocol=2, driver_info=None, socket_timeout=None, socket_connect_timeout=5
+        url, protocol=2, socket_timeout=None, socket_connect_timeout=5, **QUIET
     )
     return Timed(pool.make_connection, timeout)
 
@@ -162,7 +162,7 @@ async def test_connecting_may_take_longer_than_a_command_may_wait() -> None:
     connections: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(slow, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    pool = ConnectionPool(host="127.0.0.1", port=port, protocol=2, db=1, driver_info=None)
+    pool = ConnectionPool(host="127.0.0.1", port=port, protocol=2, db=1, **QUIET)
     pipeline = Timed(pool.make_connection, 0.05)
     with pytest.raises(TimeoutError):
         await pipeline.start("PING")
@@ -187,7 +187,7 @@ async def test_an_answer_that_nobody_asked_for_ends_the_connection() -> None:
 
     server = await asyncio.start_server(chatty, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    pool = ConnectionPool(host="127.0.0.1", port=port, protocol=2, driver_info=None)
+    pool = ConnectionPool(host="127.0.0.1", port=port, protocol=2, **QUIET)
     pipeline = Timed(pool.make_connection, 1)
     assert await pipeline.start("PING") == b"PONG"
     while pipeline.connection is not None:

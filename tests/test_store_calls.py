@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from harness import ADAPTERS, KEY, VIEWS, Client, Clock, request, starlette_app
 from redis.asyncio import Redis
-from servers import RedisServer
+from servers import QUIET, RedisServer
 
 from async_session import SessionPolicy, SessionStore
 from async_session.starlette import SessionMiddleware
@@ -111,7 +111,7 @@ async def test_round_trips_at_the_redis_server(
     recording = RecordingStore(store)
     app = starlette_app(VIEWS, recording)
     lines = ["", "view         store calls   round trips counted by redis-server"]
-    async with Redis.from_url(own_redis_server.url, protocol=2, driver_info=None) as observer:
+    async with Redis.from_url(own_redis_server.url, protocol=2, **QUIET) as observer:
         for view in ("nothing", "read", "write", "regenerate", "login", "logout"):
             client = Client(app)
             await client.get("sign_in")

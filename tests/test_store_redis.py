@@ -13,7 +13,7 @@ import pytest
 import redis
 from redis import exceptions
 from redis.asyncio import Redis
-from servers import RedisServer, free_port
+from servers import QUIET, RedisServer, free_port
 
 from async_session.errors import ConfigurationError, StoreError, StoreUnavailable
 from async_session.stores.base import Match
@@ -110,7 +110,7 @@ async def test_a_frozen_server_costs_no_more_than_the_deadline(
 async def test_waiting_for_a_connection_counts(
     own_redis_server: RedisServer,
 ) -> None:
-    client = Redis.from_url(own_redis_server.url, driver_info=None, max_connections=2)
+    client = Redis.from_url(own_redis_server.url, max_connections=2, **QUIET)
     store = RedisStore(client, timeout=0.5)
     assert await asyncio.gather(*(store.open(KEY) for _ in range(50))) == [None] * 50
     own_redis_server.freeze()
@@ -138,7 +138,7 @@ async def test_a_port_where_nobody_listens() -> None:
 async def test_a_client_is_not_retried_behind_our_back(own_redis_server: RedisServer) -> None:
     # redis-py's default is ten retries: a SET NX whose answer was lost would then be refused by
     # its own value, and a dead server would be found dead only at the deadline.
-    client = Redis.from_url(own_redis_server.url, driver_info=None)
+    client = Redis.from_url(own_redis_server.url, **QUIET)
     store = RedisStore(client, timeout=5)
     await store.open(KEY)
     own_redis_server.freeze()
@@ -190,7 +190,7 @@ async def test_no_exception_of_the_driver_comes_through(
 @pytest.mark.anyio
 async def test_a_key_of_another_type_is_an_error(redis_url: str) -> None:
     store = RedisStore(redis_url, prefix="other-type:")
-    client = Redis.from_url(redis_url, driver_info=None)
+    client = Redis.from_url(redis_url, **QUIET)
     await client.hset("other-type:" + KEY, "a", "b")
     with pytest.raises(StoreError, match="Redis refused"):
         await store.open(KEY)
@@ -201,7 +201,7 @@ async def test_a_key_of_another_type_is_an_error(redis_url: str) -> None:
 
 @pytest.mark.anyio
 async def test_the_ttl_and_the_key_in_redis(redis_url: str) -> None:
-    client = Redis.from_url(redis_url, driver_info=None)
+    client = Redis.from_url(redis_url, **QUIET)
     store = RedisStore(client, prefix="app:")
     for match, data in ((Match.ABSENT, OLD), (OLD[:16], NEW), (Match.ANY, OLD)):
         await store.save(KEY, data, ttl=5000, match=match)
@@ -317,7 +317,7 @@ async def test_a_unix_socket(redis_server: RedisServer, scheme: str) -> None:
 
 @pytest.mark.anyio
 async def test_a_client_stays_open(redis_url: str) -> None:
-    client = Redis.from_url(redis_url, driver_info=None)
+    client = Redis.from_url(redis_url, **QUIET)
     store = RedisStore(client)
     await store.open(KEY)
     (connection,) = client.connection_pool._available_connections
@@ -351,7 +351,7 @@ async def test_a_client_keeps_its_timeout_and_the_store_its_own(
 @pytest.mark.anyio
 async def test_connections_of_its_own_are_closed(own_redis_server: RedisServer) -> None:
     store = RedisStore(own_redis_server.url)
-    watch = Redis.from_url(own_redis_server.url, driver_info=None)
+    watch = Redis.from_url(own_redis_server.url, **QUIET)
     await asyncio.gather(*(store.open(KEY) for _ in range(5)))
     assert await connected(watch) > 1
     await store.aclose()
@@ -404,7 +404,7 @@ def test_two_loops_at_once(own_redis_server: RedisServer) -> None:
 
 
 def test_a_client_on_a_second_loop_is_explained(own_redis_server: RedisServer) -> None:
-    client = Redis.from_url(own_redis_server.url, driver_info=None)
+    client = Redis.from_url(own_redis_server.url, **QUIET)
     store = RedisStore(client)
     loop = asyncio.new_event_loop()
     loop.run_until_complete(store.open(KEY))
@@ -441,7 +441,7 @@ async def connected(client: Redis) -> int:
 
 
 async def count(server: RedisServer) -> int:
-    client = Redis.from_url(server.url, driver_info=None)
+    client = Redis.from_url(server.url, **QUIET)
     try:
         return await connected(client)
     finally:

@@ -13,7 +13,7 @@ from aws import client_at
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
-from servers import MemcachedServer
+from servers import QUIET, MemcachedServer
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from async_session.stores.base import SessionStore
@@ -67,7 +67,7 @@ class TestRedisByClient(StoreConformance, SharedStoreConformance):
     @pytest.fixture
     async def store(self, redis_url: str) -> AsyncIterator[RedisStore]:
         # Without it redis-py looks its own version up on the disk for every new connection.
-        client = Redis.from_url(redis_url, driver_info=None)
+        client = Redis.from_url(redis_url, **QUIET)
         yield RedisStore(client, prefix="client:", timeout=5)
         await client.aclose()
 
