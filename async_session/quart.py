@@ -17,7 +17,6 @@ from async_session._checks import as_clock, seconds
 from async_session._flask_session import DEFAULTS, store_from_config
 from async_session._late_writes import OPENED, LateWrites
 from async_session._log import log
-from async_session._null_session import KeylessSession, NullInterface
 from async_session.cookies import CookieOptions, cookie_pattern, find_cookie
 from async_session.errors import ConfigurationError, SessionError
 from async_session.events import Listener, as_listeners
@@ -31,6 +30,7 @@ from async_session.stores.urls import as_store
 try:
     from quart.sessions import SessionInterface, SessionMixin
 
+    from async_session._null_session import KeylessSession, NullInterface
     from async_session._quart_context import add_cookie, add_vary, get_session
 except ImportError as error:
     raise ConfigurationError("Quart is missing: pip install 'async_session[quart]'") from error

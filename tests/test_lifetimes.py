@@ -509,3 +509,24 @@ async def test_every_store_keeps_what_decides(any_store: SessionStore, make_app:
     assert told == f"(1000, {int(clock.now)}, {int(clock.now)}, False)"
     clock.advance(1001)
     assert (await client.get("read")).body == "{}"
+
+
+@pytest.mark.parametrize("days", [1, 31, 400])
+async def test_an_expired_record_that_is_still_there_is_no_session(
+    any_store: SessionStore, make_app: Any, days: int
+) -> None:
+    clock, store = Clock(), RecordingStore(any_store)
+    policy = SessionPolicy(lifetime=days * DAY, permanent=False)
+    client = Client(make_app(VIEWS, store, policy=policy, clock=clock))
+    await client.get("sign_in")
+    (_, key) = store.calls[-1]
+    clock.advance(days * DAY)
+    assert "ada" in (await client.get("read")).body
+    clock.advance(1)
+    assert await any_store.open(key) is not None, "nobody has collected it"
+    answer = await client.get("read")
+    assert answer.body == "{}"
+    # Nor does it become one by being written to.
+    assert (await client.get("write")).sent_id is not None
+    assert (await client.get("read")).body == "{'written': True}"
+    assert store.calls[-1][1] != key

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import gc
 import secrets
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -405,26 +403,6 @@ def test_a_relative_path_is_read_once(tmp_path: Path, monkeypatch: pytest.Monkey
     store = SQLAlchemyStore("sqlite:///relative.db")
     monkeypatch.chdir("/")
     assert repr(store) == f"SQLAlchemyStore('sqlite:///{tmp_path}/relative.db', table='sessions')"
-
-
-@pytest.mark.parametrize(
-    ("module", "url", "extra"),
-    [
-        ("sqlalchemy", "sqlite:////a.db", "sqlalchemy"),
-        ("aiosqlite", "sqlite:////a.db", "sqlalchemy"),
-        ("asyncpg", "postgresql://h/d", "postgresql"),
-    ],
-)
-def test_a_missing_driver_names_its_extra(module: str, url: str, extra: str) -> None:
-    script = (
-        f"import sys; sys.modules[{module!r}] = None\n"
-        "from async_session.stores.urls import store_from_url\n"
-        "from async_session.errors import ConfigurationError\n"
-        f"try: store_from_url({url!r})\n"
-        "except ConfigurationError as error: print(error)"
-    )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert f"pip install 'async_session[{extra}]'" in run.stdout
 
 
 # SESSION_TYPE.

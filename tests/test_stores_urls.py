@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -129,28 +128,6 @@ def test_no_driver_is_loaded_before_it_is_asked_for() -> None:
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    ("module", "url", "extra"),
-    [
-        ("aiomcache", "memcached://h", "memcached"),
-        ("redis", "redis://h", "redis"),
-        ("aiofiles.os", "file:///a", "filesystem"),
-        ("aiobotocore.client", "dynamodb:///Tab?region=r", "dynamodb"),
-        ("pymongo", "mongodb://h/d", "mongo"),
-    ],
-)
-def test_a_missing_driver_names_its_extra(module: str, url: str, extra: str) -> None:
-    script = (
-        f"import sys; sys.modules[{module!r}] = None\n"
-        "from async_session.stores.urls import store_from_url\n"
-        "from async_session.errors import ConfigurationError\n"
-        f"try: store_from_url({url!r})\n"
-        "except ConfigurationError as error: print(error)"
-    )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert re.search(rf"pip install .?async_session\[{extra}\]", run.stdout)
 
 
 def test_ours_are_stores_to_a_type_checker_and_at_run_time() -> None:

@@ -78,7 +78,7 @@ class FileSystemStore:
             from aiofiles.os import wrap
         except ImportError as exc:
             raise ConfigurationError(
-                "FileSystemStore needs aiofiles: pip install async_session[filesystem]"
+                "FileSystemStore needs aiofiles: pip install 'async_session[filesystem]'"
             ) from exc
         path = os.fspath(directory)
         if not path:

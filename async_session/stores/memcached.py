@@ -18,7 +18,7 @@ try:
     from ._memcached_nodes import Node, Nodes, node_of, parse_nodes
 except ImportError as exc:
     raise ConfigurationError(
-        "MemcachedStore needs aiomcache: pip install async_session[memcached]"
+        "MemcachedStore needs aiomcache: pip install 'async_session[memcached]'"
     ) from exc
 
 __all__ = ["MemcachedStore"]

@@ -32,7 +32,7 @@ try:
     from ._mongodb_errors import translated, unanswered
 except ImportError as exc:
     raise ConfigurationError(
-        "MongoStore needs pymongo 4.18 or newer: pip install async_session[mongo]"
+        "MongoStore needs pymongo 4.18 or newer: pip install 'async_session[mongo]'"
     ) from exc
 
 if TYPE_CHECKING:
