@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import NoReturn
 
 from async_session import policy as rules
-from async_session._aio import deadline, run_to_completion
+from async_session._aio import run_to_completion
 from async_session._checks import as_clock
 from async_session.codec import Codec
 from async_session.commits import Committer
@@ -249,7 +249,7 @@ class SessionManager(Opener):
 
     async def _in_time(self, work: Coroutine[object, object, bool]) -> bool:
         try:
-            async with deadline(self.policy.timeout):
+            with self._deadlines.start():
                 return await work
         except TimeoutError as error:
             raise too_slow(self.policy.timeout) from error

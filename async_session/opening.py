@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
-from async_session._aio import deadline
+from async_session._shared_timer import Deadlines
 from async_session.codec import Codec
 from async_session.errors import SerializationError, StoreError, StoreUnavailable
 from async_session.events import EventName, Listener, as_listeners, log_event, note, tell
@@ -53,6 +53,7 @@ class Opener(ABC):
         self._known = signer.known
         self._codec = codec
         self._loads = codec.loads
+        self._deadlines = Deadlines(policy.timeout)
         # A store that ends its calls in time by itself needs no second watch.
         own: float | None = getattr(store, "deadline", None)
         in_time = own is not None and own <= policy.timeout
@@ -131,7 +132,7 @@ class Opener(ABC):
 
     async def _read_in_time(self, key: str) -> bytes | None:
         try:
-            async with deadline(self.policy.timeout):
+            with self._deadlines.start():
                 return await self.store.open(key)
         except TimeoutError as error:
             raise too_slow(self.policy.timeout) from error

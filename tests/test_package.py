@@ -23,7 +23,7 @@ NAME = "async_session"
 #: A module imports from its own layer and from those above it. A name stands for all modules below.
 LAYERS: list[tuple[str, set[str]]] = [
     ("errors", {"errors"}),
-    ("runtime", {"_aio", "_log"}),
+    ("runtime", {"_aio", "_log", "_shared_timer"}),
     (
         "values",
         {
@@ -83,7 +83,16 @@ STORES_MAY_IMPORT = {"errors", "runtime", "stores"}
 #: Which module may import which package from elsewhere, at any depth of its code.
 THIRD_PARTY = {
     # what the package depends on
-    "anyio": {"_aio", "stores", "manager", "starlette", "fastapi", "quart", "testing"},
+    "anyio": {
+        "_aio",
+        "_shared_timer",
+        "stores",
+        "manager",
+        "starlette",
+        "fastapi",
+        "quart",
+        "testing",
+    },
     "itsdangerous": {"tokens", "cookies", "legacy"},
     # frameworks: each in its own adapter
     "starlette": {"starlette", "fastapi", "testing"},

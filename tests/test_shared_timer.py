@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from async_session.stores._shared_timer import Deadline, SharedTimer
+from async_session._shared_timer import Deadline, SharedTimer
 
 pytestmark = pytest.mark.anyio
 

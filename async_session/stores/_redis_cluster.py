@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 from .._aio import deadline
+from .._shared_timer import Deadline, SharedTimer
 from ..errors import StoreUnavailable
 from ._redis_drivers import Driver
 from ._redis_errors import is_a
 from ._redis_lanes import Primary, Request, may_repeat
-from ._shared_timer import Deadline, SharedTimer
 
 __all__ = ["Address", "Cluster"]
 

@@ -8,11 +8,11 @@ import hashlib
 import math
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from .._shared_timer import Deadline, SharedTimer
 from ..errors import StoreUnavailable
 from ._redis_drivers import Driver
 from ._redis_errors import is_a, is_lasting, was_refused
 from ._redis_pipeline import Command, packed
-from ._shared_timer import Deadline, SharedTimer
 
 if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from .._aio import run_to_completion
 from .._log import warn_once
+from .._shared_timer import SharedTimer
 from ..errors import ConfigurationError, StoreError, StoreUnavailable
-from ._shared_timer import SharedTimer
 from .base import VERSION_SIZE, Match
 
 try:

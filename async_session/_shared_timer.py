@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import Context
 from types import TracebackType
 
-__all__ = ["Deadline", "SharedTimer"]
+import anyio
+
+__all__ = ["Deadline", "Deadlines", "SharedTimer"]
 
 
 class SharedTimer:
@@ -82,3 +85,27 @@ class Deadline:
     def _ring(self) -> None:
         self._is_over = True
         self._task.cancel()
+
+
+class Deadlines:
+    """Deadlines of one length for many who work at the same time, in any event loop.
+
+    Args:
+        seconds: how long each may take.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        #: that of the loop that was here last
+        self._timer: SharedTimer | None = None
+
+    def start(self) -> AbstractContextManager[object]:
+        """Return a context that raises `TimeoutError` in its body when the time is up."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # trio
+            return anyio.fail_after(self._seconds)
+        timer = self._timer
+        if timer is None or timer.loop is not loop:
+            timer = self._timer = SharedTimer()
+        return Deadline(timer, loop.time() + self._seconds)
