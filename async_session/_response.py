@@ -72,6 +72,10 @@ def add_vary(session: Session, message: Message) -> None:
     session._varies = True
     headers = [*message["headers"]] if "headers" in message else []
     message["headers"] = headers  # a copy: a response object may be sent twice
+    _vary(headers)
+
+
+def _vary(headers: list[tuple[bytes, bytes]]) -> None:
     for name, _ in headers:
         if name in _VARY:
             _merge_vary(headers)
@@ -93,7 +97,7 @@ def _add_headers(
     scope: Scope,
 ) -> None:
     if action.vary:
-        _merge_vary(headers)
+        _vary(headers)
     if action.no_store:
         headers[:] = [item for item in headers if item[0].lower() != b"cache-control"]
         headers.append((b"cache-control", b"no-store"))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from async_session.codec import Codec
 from async_session.errors import StoreError, StoreUnavailable
 from async_session.events import note
 from async_session.policy import SessionPolicy
-from async_session.record import CorruptRecord, Record, Tombstone, decode, version_of
+from async_session.record import CorruptRecord, Record, Tombstone, decode, new_record, version_of
 from async_session.session import Origin, Session
 from async_session.stores.base import Match, SessionStore
 from async_session.tokens import store_key
@@ -53,23 +53,31 @@ class GuardedWrites:
         """Return a record of the session, and the bytes that hold it under a new version."""
         now = int(self.clock())
         session.created = session.created or now
-        extras = {k: v for k, v in session._extras.items() if k not in _KNOWN}
-        if session._owner is not None:
-            extras["owner"] = session._owner
-        if session.authenticated_at is not None:
-            extras["authenticated_at"] = session.authenticated_at
-        if session._lifetime is not None:
-            extras["lifetime"] = session._lifetime
+        extras = self._header(session)
         if after:
-            extras["after"] = after
-        data = Record(session.created, now, payload, serializer, extras).encode()
-        version = version_of(data)
-        return Record(session.created, now, payload, serializer, extras, version), data
+            extras = {**extras, "after": after}
+        return new_record(session.created, now, payload, serializer, extras)
+
+    def _header(self, session: Session) -> Mapping[str, object]:
+        lifetime, owner = session._lifetime, session._owner
+        if not session._extras and owner is None and lifetime is None:  # most sessions
+            return session._extras
+        own = {
+            "owner": owner,
+            "authenticated_at": session.authenticated_at,
+            "lifetime": lifetime,
+        }
+        kept = {name: session._extras[name] for name in session._extras if name not in _KNOWN}
+        return kept | {name: value for name, value in own.items() if value is not None}
 
     def _ttl(self, session: Session, record: Record) -> int:
-        lifetime = self.policy.idle if session._lifetime is None else session._lifetime
-        left = self.policy.remaining(created=record.created, now=record.written, lifetime=lifetime)
-        return self.policy.ttl(left, lifetime=lifetime)
+        lifetime, policy = session._lifetime, self.policy
+        if lifetime is None:
+            if policy.absolute is None:
+                return policy.usual_ttl
+            lifetime = policy.idle
+        left = policy.remaining(created=record.created, now=record.written, lifetime=lifetime)
+        return policy.ttl(left, lifetime=lifetime)
 
     # The write, and what stood in its way
 

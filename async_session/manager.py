@@ -27,6 +27,10 @@ from async_session.tokens import CookieSigner, check_strength, secret_keys
 
 __all__ = ["CookieAction", "SessionManager"]
 
+# Members of an enum are slow to look up, and every write asks for these.
+_KEEP, _END = Intent.KEEP, Intent.END
+_WRITE, _REFRESH = rules.Store.WRITE, rules.Store.REFRESH
+
 _TOO_LATE = (
     "a session was started, or given a new id, when its cookie could no longer be sent: do it "
     "before the response's first byte or the websocket's accept, or `await session.save()` there"
@@ -100,7 +104,7 @@ class SessionManager(Opener):
             session._failed = True  # until it has succeeded: a failed commit is not tried again
             kept = await self._guarded(session, rule)
             session._failed = session._dirty = False
-            if not kept and rule.store is rules.Store.WRITE and self.policy.on_gone == "raise":
+            if not kept and rule.store is _WRITE and self.policy.on_gone == "raise":
                 raise _gone(session)
         origin = session._origin
         return cookie_action(
@@ -129,7 +133,7 @@ class SessionManager(Opener):
             session._failed = True  # what became of it is not known
             raise
         session._dirty = False
-        if not kept and rule.store is not rules.Store.REFRESH:
+        if not kept and rule.store is not _REFRESH:
             raise _gone(session)
 
     async def finish(self, session: Session) -> None:
@@ -144,14 +148,14 @@ class SessionManager(Opener):
         rule = await self._rule(session)
         if rule is None or not (session._dirty or session._handed_out or session._intent.renews):
             return
-        if rule.store is rules.Store.REFRESH or not session._dirty:
+        if rule.store is _REFRESH or not session._dirty:
             rule = rule._replace(store=rules.Store.NONE)  # only a change made in place is left
-        if session._intent is Intent.END:
+        if session._intent is _END:
             # The logout counts, even where what was written after it comes too late.
-            late, rule = rule.store is rules.Store.WRITE, rule._replace(store=rules.Store.END)
+            late, rule = rule.store is _WRITE, rule._replace(store=rules.Store.END)
         else:
             late = self._is_late(session, rule)
-        if not late or session._intent is Intent.END:
+        if not late or session._intent is _END:
             await self._guarded(session, rule)
         if late:
             self._refuse(session)
@@ -163,7 +167,7 @@ class SessionManager(Opener):
             return False
         origin = session._origin
         if origin is None or origin.version is None:
-            return rule.store is rules.Store.WRITE
+            return rule.store is _WRITE
         return session._intent in (Intent.MOVE, Intent.REPLACE)
 
     def _refuse(self, session: Session) -> NoReturn:
@@ -183,7 +187,7 @@ class SessionManager(Opener):
             work = self._work(session, rule)
             if work is not None and not await self._to_the_end(work):
                 return False
-            session._intent = Intent.KEEP
+            session._intent = _KEEP
             return True
         except StoreError as error:
             note(session, "unavailable", session.handle, reason="commit", error=error)
@@ -196,14 +200,14 @@ class SessionManager(Opener):
         """Return what a row comes down to. Serialises first: nothing is written if that fails."""
         origin, committer = session._origin, self._committer
         payload = self._payload(session, rule)
-        if session._intent is Intent.END and origin is not None:
+        if session._intent is _END and origin is not None:
             return self._end(session, origin, payload)
         if origin is None or origin.version is None:
             return None if payload is None else committer.create(session, payload, origin)
         if rule.store is rules.Store.END:
             return self._end(session, origin, None)
         if payload is None:
-            refresh = rule.store is rules.Store.REFRESH
+            refresh = rule.store is _REFRESH
             return committer.refresh(session, origin) if refresh else None
         if session._intent is Intent.REPLACE:
             return committer.replace(session, origin, payload, Ended.REPLACED)
@@ -213,11 +217,11 @@ class SessionManager(Opener):
 
     def _payload(self, session: Session, rule: rules.Rule) -> bytes | None:
         """Return what is to be written; None if there is nothing new to write."""
-        if rule.store is rules.Store.WRITE:
+        if rule.store is _WRITE:
             return self._codec.encode(dict(dict.items(session)))
         # Flask writes the whole cookie at a refresh, with what was changed in place, or written
         # and then declared unmodified.
-        refresh = rule.store is rules.Store.REFRESH
+        refresh = rule.store is _REFRESH
         looks = (self.policy.detect_mutation or refresh) and session._handed_out
         origin = session._origin
         if origin is None or origin.version is None or not (looks or (refresh and session._dirty)):
@@ -236,7 +240,7 @@ class SessionManager(Opener):
             return await self._committer.create(session, payload)
         # A login has given the client a newer cookie: a request that merely emptied the old
         # session must not delete that one.
-        if before is Ended.REPLACED and session._intent is not Intent.END:
+        if before is Ended.REPLACED and session._intent is not _END:
             session._origin = Origin(origin.id, origin.key, superseded=True)
             note(session, "dropped", origin.key, reason="replaced")
             return False

@@ -90,7 +90,7 @@ def cookie_action(
     if rule.cookie is Cookie.SET:
         return CookieAction(value, vary=True, no_store=no_store)
     left = policy.remaining(created=session.created, now=now, lifetime=session.lifetime)
-    return CookieAction(value, vary=True, no_store=no_store, expires=now + left, max_age=left)
+    return CookieAction(value, False, True, no_store, now + left, left)
 
 
 def cookie_line(action: CookieAction, options: CookieOptions, *, with_max_age: bool) -> str | None:

@@ -169,6 +169,8 @@ class SessionPolicy:
     #: `lifetime` and `absolute_lifetime` in whole seconds
     idle: int = field(init=False, repr=False, compare=False)
     absolute: int | None = field(init=False, repr=False, compare=False)
+    #: what `ttl` returns for a session without a lifetime of its own, if there is no absolute one
+    usual_ttl: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "idle", seconds("lifetime", self.lifetime))
@@ -177,6 +179,7 @@ class SessionPolicy:
             self, "absolute", None if absolute is None else seconds("absolute_lifetime", absolute)
         )
         check_choices(self)
+        object.__setattr__(self, "usual_ttl", self.ttl(self.idle, lifetime=self.idle))
 
     @classmethod
     def flask(cls, **overrides: Any) -> Self:

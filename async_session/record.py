@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-__all__ = ["CorruptRecord", "Ended", "Record", "Tombstone", "decode", "version_of"]
+__all__ = ["CorruptRecord", "Ended", "Record", "Tombstone", "decode", "new_record", "version_of"]
 
 _RECORD = 0x81
 _TOMBSTONE = 0x91
@@ -70,13 +70,19 @@ class Record(NamedTuple):
 
     def encode(self) -> bytes:
         """Return the bytes to store, which begin with a version drawn for this write."""
-        extras = (
-            json.dumps(dict(self.extras), separators=(",", ":")).encode() if self.extras else b""
-        )
-        header = _HEADER.pack(
-            _new_version(_RECORD), self.created, self.written, self.serializer, len(extras)
-        )
-        return b"".join((header, extras, self.payload))
+        return new_record(*self[:5])[1]
+
+
+def new_record(
+    created: int, written: int, payload: bytes, serializer: int, extras: Mapping[str, object]
+) -> tuple[Record, bytes]:
+    """Return a record under a version drawn for it, and the bytes to store."""
+    version = _new_version(_RECORD)
+    header = json.dumps(dict(extras), separators=(",", ":")).encode() if extras else b""
+    start = _HEADER.pack(version, created, written, serializer, len(header))
+    # The quick way to make a named tuple: this is on the path of every write.
+    record = tuple.__new__(Record, (created, written, payload, serializer, extras, version))
+    return record, b"".join((start, header, payload))
 
 
 class Tombstone(NamedTuple):

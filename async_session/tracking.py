@@ -142,7 +142,7 @@ class TrackedDict(dict[Any, Any]):
 
     def __setitem__(self, key: Any, value: Any, /) -> None:
         self.accessed = True
-        super().__setitem__(key, value)
+        dict.__setitem__(self, key, value)
         self._assign(key)
 
     def __delitem__(self, key: Any, /) -> None:
