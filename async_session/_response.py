@@ -55,13 +55,10 @@ async def send_with_session(
                 raise
             await refuse(error, session, scope, send)
             return
-        if action is not NOTHING and action is not VARY:
-            session._varies = action.vary
-            headers = list(message.get("headers", ()))
-            message["headers"] = headers  # a copy: a response object may be sent twice
-            _add_headers(headers, action, manager, options, scope)
-        elif action is VARY:
+        if action.vary:
             add_vary(session, message)
+        if action is not NOTHING and action is not VARY:
+            _add_headers(message, action, manager, options, scope)
         session._answered = True
     if not session._refused:
         await send(message)
@@ -72,10 +69,6 @@ def add_vary(session: Session, message: Message) -> None:
     session._varies = True
     headers = [*message["headers"]] if "headers" in message else []
     message["headers"] = headers  # a copy: a response object may be sent twice
-    _vary(headers)
-
-
-def _vary(headers: list[tuple[bytes, bytes]]) -> None:
     for name, _ in headers:
         if name in _VARY:
             _merge_vary(headers)
@@ -90,14 +83,14 @@ def _merge_vary(headers: list[tuple[bytes, bytes]]) -> None:
 
 
 def _add_headers(
-    headers: list[tuple[bytes, bytes]],
+    message: Message,
     action: CookieAction,
     manager: SessionManager,
     options: CookieOptions,
     scope: Scope,
 ) -> None:
-    if action.vary:
-        _vary(headers)
+    headers = [*message.get("headers", ())]
+    message["headers"] = headers
     if action.no_store:
         headers[:] = [item for item in headers if item[0].lower() != b"cache-control"]
         headers.append((b"cache-control", b"no-store"))
