@@ -92,7 +92,7 @@ class FileSystemStore:
         self._records = Records(path, mode=mode, fsync=fsync, clock=clock)
         self._threshold = threshold
         self._saves = itertools.count(1)
-        self._wrap = wrap
+        self._in_executor = wrap(_run)
         self._executor: ThreadPoolExecutor | None = None
 
     def __repr__(self) -> str:
@@ -155,13 +155,18 @@ class FileSystemStore:
         if on_asyncio():
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="async_session")
-            return await self._wrap(call)(executor=self._executor)
+            found: T = await self._in_executor(call, executor=self._executor)
+            return found
         try:
             limiter = _limiter.get()
         except LookupError:
             limiter = anyio.CapacityLimiter(_THREADS)
             _limiter.set(limiter)
         return await anyio.to_thread.run_sync(call, abandon_on_cancel=abandon, limiter=limiter)
+
+
+def _run(call: Callable[[], T]) -> T:
+    return call()
 
 
 def _check(key: str) -> None:
