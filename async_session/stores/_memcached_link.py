@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from typing import Any, Final, NamedTuple, cast
 
@@ -34,7 +35,6 @@ class Lost(NamedTuple):
 class _Waiting(NamedTuple):
     request: Request
     future: asyncio.Future[Reply | Lost]
-    sent: float
     until: float
 
 
@@ -52,6 +52,7 @@ class Link(asyncio.Protocol):
         #: When the server was last heard, and the timer that looks whether it still lives.
         self._heard = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        self._watch_due = math.inf
         self._resumed: asyncio.Future[None] | None = None
         #: Whether a request may be sent now.
         self.ready = False
@@ -64,15 +65,17 @@ class Link(asyncio.Protocol):
         if self.lost is not None:
             return self.lost
         future: asyncio.Future[Reply | Lost] = self._loop.create_future()
-        self._line.append(_Waiting(request, future, self._loop.time(), until))
-        if not self._unsent:
+        is_idle = not self._line
+        self._line.append(_Waiting(request, future, until))
+        if until < self._watch_due:
+            self._watch_at(until)
+        if not (is_idle or self._unsent):
             # The requests of one turn of the loop go out in one piece.
             self._loop.call_soon(self._flush)
         self._unsent += request.parts
         self._unsent_size += sum(map(len, request.parts))
-        if self._unsent_size > _MUCH:
+        if is_idle or self._unsent_size > _MUCH:
             self._flush()
-        self._watch_at(until)
         return await future
 
     async def writable(self) -> None:
@@ -150,14 +153,13 @@ class Link(asyncio.Protocol):
 
     def _watch_at(self, when: float) -> None:
         if self._timer is not None:
-            if self._timer.when() <= when:
-                return
             self._timer.cancel()
         self._timer = self._loop.call_at(when, self._watch)
+        self._watch_due = when
 
     def _watch(self) -> None:
         """Let calls end in time; drop a connection on which nothing moves."""
-        self._timer = None
+        self._timer, self._watch_due = None, math.inf
         if not self._line:
             return
         now = self._loop.time() + _TICK
@@ -165,7 +167,7 @@ class Link(asyncio.Protocol):
         for waiting in self._line:
             if waiting.until <= now:
                 _settle(waiting, late)
-        silent_until = max(self._heard, self._line[0].sent) + self._timeout
+        silent_until = max(self._heard + self._timeout, self._line[0].until)
         if silent_until <= now:
             self.drop(late.why, late.cause)
             return
