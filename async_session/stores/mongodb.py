@@ -195,11 +195,9 @@ class MongoStore:
         seconds = seconds or self.deadline
         selection: ServerSelectionTimeoutError | None = None
         answer: asyncio.Future[T] = loop.create_future()
-        task = loop.create_task(self._operate(operation, seconds * _DRIVERS_SHARE, answer))
+        task = loop.create_task(self._operate(operation, seconds * _DRIVERS_SHARE, answer, timer))
         self._tasks.add(task)
-        timer.add(task, loop.time() + self.deadline, lambda: _give_up(task, answer))
-        task.add_done_callback(timer.remove)
-        task.add_done_callback(self._tasks.discard)
+        timer.add(answer, loop.time() + self.deadline, lambda: _give_up(task, answer))
         try:
             return await answer
         except TimeoutError:
@@ -212,7 +210,11 @@ class MongoStore:
         raise unanswered(seconds, sessions, selection)
 
     async def _operate(
-        self, operation: _Operation[T], seconds: float, answer: asyncio.Future[T]
+        self,
+        operation: _Operation[T],
+        seconds: float,
+        answer: asyncio.Future[T],
+        timer: SharedTimer,
     ) -> None:
         """Do it, and tell `answer` how it ended if anybody still waits for that."""
         try:
@@ -227,6 +229,9 @@ class MongoStore:
         else:
             if not answer.done():
                 answer.set_result(found)
+        finally:
+            timer.remove(answer)
+            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
 
 def _give_up(task: asyncio.Task[None], answer: asyncio.Future[Any]) -> None:
