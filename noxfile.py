@@ -4,6 +4,7 @@
     python3 noxfile.py -s tests -- -k redis
     python3 noxfile.py -s tests-3.13    the tests on another Python, if there is one
     python3 noxfile.py -s demo          the FastAPI demo; "-s demo -- quart" is the Quart one
+    python3 noxfile.py -s bench         measures, and writes docs/benchmarks.md; some 20 minutes
     python3 noxfile.py -l               what else there is
 
 Run as a program, this file makes a private environment for nox and hands over to nox there. Run
@@ -34,6 +35,8 @@ DEBIAN_PACKAGES = {
     "pg_ctlcluster": "postgresql",
     "redis-server": "redis-server",
 }
+#: The same for the benchmark.
+BENCH_PACKAGES = {"memcached": "memcached", "redis-server": "redis-server", "wrk": "wrk"}
 
 
 class Missing(Exception):
@@ -133,14 +136,19 @@ def typing(session: nox.Session) -> None:
     session.run("pyright")
 
 
-def run_tests(session: nox.Session, *selection: str) -> None:
-    """Run the tests against the installed package; what follows "--" goes to pytest."""
-    missing = [package for program, package in DEBIAN_PACKAGES.items() if not shutil.which(program)]
+def install_programs(session: nox.Session, packages: dict[str, str]) -> None:
+    """Install the Debian packages of those programs that are missing."""
+    missing = [package for program, package in packages.items() if not shutil.which(program)]
     if missing:
         try:
             apt_install(missing)
         except Missing as error:
             session.error(str(error))
+
+
+def run_tests(session: nox.Session, *selection: str) -> None:
+    """Run the tests against the installed package; what follows "--" goes to pytest."""
+    install_programs(session, DEBIAN_PACKAGES)
     session.install(f".[{EXTRAS}]", *groups("tests"))
     # Not "python -m pytest": that would test the checkout in place of what a user gets.
     session.run("pytest", *selection, *session.posargs)
@@ -180,6 +188,14 @@ def wheel(session: nox.Session) -> None:
         session.run(
             python, "-c", "import async_session; from async_session import *", external=True
         )
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure what sessions cost, here and elsewhere, and write docs/benchmarks.md."""
+    install_programs(session, BENCH_PACKAGES)
+    session.install(".[fast,filesystem,memcached,mongo,quart,redis,starlette]", *groups("bench"))
+    session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
 
 @nox.session(default=False)

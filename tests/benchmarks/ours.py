@@ -1,108 +1,124 @@
-"""Our own apps for the peer benchmark: the same four views as every peer's, behind our adapters.
+"""Our own apps: the views of `apps.py` behind our adapters, with every store and setting measured.
 
-The benchmark, `peer_bench.py`, is not part of this repository; it takes this module as
-``--plugin ours:register``.
+They are also a plugin of a benchmark outside this repository, as ``--plugin ours:register``.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import Any
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import apps
 
 from async_session import SessionPolicy
-from async_session.stores.memory import MemoryStore
+from async_session.serializers import MsgpackSerializer
 
-KEY = "k" * 32
+Build = Callable[[bool, dict[str, Any]], Awaitable[Any]]
 
-
-def register(add: Callable[..., None], env: Any) -> None:
-    """Add our peers; `add` and `env` are the benchmark's."""
-    for name, make in _stores(env).items():
-        add(f"OURS starlette {name}", "starlette bare", _starlette(make))
-        add(f"OURS quart {name}", "quart bare", _quart(make))
+#: A refresh interval that no run is long enough for.
+_RESTED = 3600
 
 
-def _stores(env: Any) -> dict[str, Callable[[], Any]]:
+class Setup(NamedTuple):
+    """A store, and how it is used. `workloads` are those for which it says something of its own."""
+
+    name: str
+    store: Callable[[], Any]
+    options: dict[str, Any]
+    workloads: str = "ABCDE"
+
+
+def setups(servers: Any) -> Iterator[Setup]:
+    """Return what is measured with these servers; a server without an address is left out.
+
+    Args:
+        servers: has the ports `redis_port`, `mc_port`, and may have the URL `mongodb_url`.
+    """
+    from async_session.stores.filesystem import FileSystemStore
+    from async_session.stores.memory import MemoryStore
+
     def redis() -> Any:
         from async_session.stores.redis import RedisStore
 
-        return RedisStore(f"redis://127.0.0.1:{env.redis_port}/0")
+        return RedisStore(f"redis://127.0.0.1:{servers.redis_port}/0")
+
+    def unshared() -> Any:
+        from redis.asyncio import Redis
+
+        from async_session.stores.redis import RedisStore
+
+        class OwnRedis(Redis):  # a class that we cannot see into
+            pass
+
+        return RedisStore(OwnRedis(port=servers.redis_port, socket_timeout=None))
 
     def memcached() -> Any:
         from async_session.stores.memcached import MemcachedStore
 
-        return MemcachedStore(f"127.0.0.1:{env.mc_port}")
+        return MemcachedStore(f"127.0.0.1:{servers.mc_port}")
 
-    return {"memory": MemoryStore, "redis": redis, "memcached": memcached}
+    def mongodb() -> Any:
+        from async_session.stores.mongodb import MongoStore
 
+        return MongoStore(servers.mongodb_url)
 
-def _starlette(make: Callable[[], Any]) -> Callable[..., Any]:
-    async def build(rolling: bool, data: dict[str, Any]) -> Any:
-        asgi = importlib.import_module("peer_bench").Asgi
-        from starlette.applications import Starlette
-        from starlette.middleware import Middleware
-        from starlette.responses import PlainTextResponse
-        from starlette.routing import Route
-
-        from async_session.starlette import SessionMiddleware
-
-        async def a(request: Any) -> Any:
-            return PlainTextResponse("ok")
-
-        async def c(request: Any) -> Any:
-            return PlainTextResponse(str(request.session["user_id"]))
-
-        async def d(request: Any) -> Any:
-            request.session["n"] = request.session["n"] + 1
-            return PlainTextResponse("ok")
-
-        async def seed(request: Any) -> Any:
-            request.session.update(data)
-            return PlainTextResponse("ok")
-
-        routes = [Route("/a", a), Route("/c", c), Route("/d", d), Route("/seed", seed)]
-        options: dict[str, Any] = {"store": make(), "refresh_each_request": rolling}
-        return asgi(
-            Starlette(routes=routes, middleware=[Middleware(SessionMiddleware, KEY, **options)])
-        )
-
-    return build
+    yield Setup("memory", MemoryStore, {})
+    yield Setup("redis", redis, {})
+    yield Setup("redis msgpack", redis, {"serializer": MsgpackSerializer()}, "BCD")
+    yield Setup("redis rested", redis, {"refresh_interval": _RESTED}, "E")
+    yield Setup("redis unshared", unshared, {}, "C")
+    if servers.mc_port:
+        yield Setup("memcached", memcached, {}, "CD")
+        yield Setup("files", lambda: FileSystemStore(tempfile.mkdtemp()), {}, "CD")
+    if getattr(servers, "mongodb_url", None):
+        yield Setup("mongodb", mongodb, {}, "C")
 
 
-def _quart(make: Callable[[], Any]) -> Callable[..., Any]:
-    async def build(rolling: bool, data: dict[str, Any]) -> Any:
-        asgi = importlib.import_module("peer_bench").Asgi
-        from quart import Quart, session
+async def starlette(setup: Setup, rolling: bool, data: dict[str, Any]) -> Any:
+    """Return a Starlette app; with `rolling`, using a session prolongs it."""
+    from starlette.middleware import Middleware
 
-        from async_session.quart import ServerSideSessionInterface
+    from async_session.starlette import SessionMiddleware
 
-        app = Quart("ours")
-        app.secret_key = KEY
+    options: dict[str, Any] = {
+        "store": setup.store(),
+        "policy": SessionPolicy(**setup.options),
+        "refresh_each_request": rolling,
+    }
+    return apps.starlette(data, [Middleware(SessionMiddleware, apps.KEY, **options)])
 
-        @app.get("/a")
-        async def a() -> str:
-            return "ok"
 
-        @app.get("/c")
-        async def c() -> str:
-            return str(session["user_id"])
+async def quart(setup: Setup, rolling: bool, data: dict[str, Any]) -> Any:
+    """Return a Quart app with the bare interface; with `rolling`, sessions are permanent."""
+    from async_session.quart import ServerSideSessionInterface
 
-        @app.get("/d")
-        async def d() -> str:
-            session["n"] = session["n"] + 1
-            return "ok"
+    policy = SessionPolicy(permanent=rolling, **setup.options)
 
-        @app.get("/seed")
-        async def seed() -> str:
-            session.permanent = rolling
-            session.update(data)
-            return "ok"
+    def set_up(app: Any) -> None:
+        app.session_interface = ServerSideSessionInterface(setup.store(), policy=policy)
 
-        app.session_interface = ServerSideSessionInterface(  # type: ignore[assignment]
-            make(), policy=SessionPolicy()
-        )
-        await app.startup()
-        return asgi(app)
+    return await apps.quart(data, set_up)
 
-    return build
+
+def register(add: Callable[..., None], env: Any) -> None:
+    """Add our apps to the benchmark outside; `add` and `env` are that benchmark's."""
+
+    def driven(make: Any, setup: Setup) -> Build:
+        async def build(rolling: bool, data: dict[str, Any]) -> Any:
+            return importlib.import_module("peer_bench").Asgi(await make(setup, rolling, data))
+
+        return build
+
+    for setup in setups(env):
+        rest = {"workloads": setup.workloads}
+        add(f"OURS starlette {setup.name}", "starlette bare", driven(starlette, setup), **rest)
+        if setup.name != "redis unshared":
+            add(f"OURS quart {setup.name}", "quart bare", driven(quart, setup), **rest)
+
+
+def builders(setup: Setup) -> dict[str, Build]:
+    """Return how to build the setup's app on each framework."""
+    return {"starlette": partial(starlette, setup), "quart": partial(quart, setup)}
