@@ -144,8 +144,8 @@ class TaggedJSONSerializer:
         """
         try:
             text = str(payload, "utf-8")
-            # A short text cannot be too deep.
-            if len(text) > _MAX_BRACKETS and text.count("[") + text.count("{") > _MAX_BRACKETS:
+            # A short text cannot be too deep, and a slice is no call.
+            if text[_MAX_BRACKETS:] and text.count("[") + text.count("{") > _MAX_BRACKETS:
                 _check_brackets(text)
             scan = scan_tagged if _LIKE_A_TAG.search(text) else _scan_plain
             data, end = scan(text, 0)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -12,10 +15,16 @@ import pytest
 
 HERE = Path(__file__).resolve().parent / "benchmarks"
 sys.path.append(str(HERE))
+for module in ("quart", "starlette.middleware.sessions"):
+    import_module(module)  # which blocks, and the apps import it in the event loop
 
-import measure  # noqa: E402  # they lie beside the benchmark's program
+import apps  # noqa: E402  # they lie beside the benchmark's program
+import measure  # noqa: E402
+import ours  # noqa: E402
+import peers  # noqa: E402
 import report  # noqa: E402
 import rows  # noqa: E402
+from drive import driver  # noqa: E402
 
 
 def results(rounds: int = 9) -> measure.Results:
@@ -125,3 +134,49 @@ def test_no_figure_stands_on_the_page_that_was_not_measured() -> None:
         assert ElementTree.parse(report.CHART).getroot().tag.endswith("svg")
         # Every aim of the list, and everybody's costs.
         assert generated.count("| yes |") + generated.count("| no |") > 20
+
+
+# -- the apps --------------------------------------------------------------------------------------
+
+NO_SERVERS = SimpleNamespace(redis_port=0, mc_port=0)
+#: Those that need nothing but what every test has.
+HERE_AS_WELL = [
+    peer
+    for peer in peers.all_of(NO_SERVERS)
+    if (peer.name, peer.store) in {("async_session", "memory")} or peer.store == "cookie"
+]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("rolling", [False, True])
+@pytest.mark.parametrize("peer", HERE_AS_WELL, ids=lambda peer: f"{peer.name} {peer.framework}")
+async def test_an_app_of_the_benchmark_keeps_its_session(peer: peers.Peer, rolling: bool) -> None:
+    target = driver(peer.framework, await peer.build(rolling, apps.session_of(200)))
+    assert (await target.get("/a")).body == b"ok"
+    first, other = (await target.get("/seed")).cookie, (await target.get("/seed")).cookie
+    assert first.startswith("session=")
+    if not peer.in_cookie:
+        assert first != other
+    answer = await target.get("/c", first)
+    assert (answer.status, answer.body) == (200, b"42")
+    assert bool(answer.cookie) == (rolling and peer.name == "async_session")
+    assert (await target.get("/d", first)).body == b"ok"
+    await target.caller("/d", first)()
+
+
+def test_the_plugin_adds_our_apps_on_both_frameworks() -> None:
+    added: dict[str, str] = {}
+    ours.register(lambda name, base, build, **rest: added.update({name: base}), NO_SERVERS)
+    assert added["OURS starlette redis"] == "starlette bare"
+    assert added["OURS quart redis msgpack"] == "quart bare"
+    assert not [name for name in added if "memcached" in name or "mongodb" in name]
+
+
+@pytest.mark.parametrize("size", rows.SIZES)
+def test_a_session_has_about_the_bytes_it_says(size: int) -> None:
+    assert len(json.dumps(apps.session_of(size))) == pytest.approx(size, rel=0.05)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 KEY = "k" * 32
@@ -34,24 +35,24 @@ def starlette(data: Data, middleware: Sequence[Any] = (), load: Load | None = No
     from starlette.responses import PlainTextResponse
     from starlette.routing import Route
 
-    async def loaded(request: Request) -> Any:
-        if load is not None:
-            await load(request)
-        return request.session
-
     async def a(request: Request) -> PlainTextResponse:
         return PlainTextResponse("ok")
 
     async def c(request: Request) -> PlainTextResponse:
-        return PlainTextResponse(str((await loaded(request))["user_id"]))
+        if load is not None:
+            await load(request)
+        return PlainTextResponse(str(request.session["user_id"]))
 
     async def d(request: Request) -> PlainTextResponse:
-        session = await loaded(request)
-        session["n"] = session["n"] + 1
+        if load is not None:
+            await load(request)
+        request.session["n"] = request.session["n"] + 1
         return PlainTextResponse("ok")
 
     async def seed(request: Request) -> PlainTextResponse:
-        (await loaded(request)).update(data)
+        if load is not None:
+            await load(request)
+        request.session.update(data)
         return PlainTextResponse("ok")
 
     routes = [Route("/a", a), Route("/c", c), Route("/d", d), Route("/seed", seed)]
@@ -62,7 +63,7 @@ async def quart(data: Data, set_up: Callable[[Any], object] | None = None) -> An
     """Return a Quart app that has been started; `set_up` gives it its sessions."""
     from quart import Quart, session
 
-    app = Quart("shop", root_path=".")
+    app = Quart("shop", root_path=str(Path(__file__).parent))
     app.secret_key = KEY
 
     @app.get("/a")
