@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 
 
 async def _serve(target: int) -> None:
-    from proxy import Proxy
+    from async_session.testing import FaultyProxy
 
-    async with Proxy(target, delay=0.0005) as proxy:
+    async with FaultyProxy(target, delay=0.0005) as proxy:
         print(proxy.port, flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     asyncio.run(_serve(int(sys.argv[1])))
