@@ -337,6 +337,8 @@ def test_no_fault_is_found_on_any_store(
     request: pytest.FixtureRequest,
 ) -> None:
     """On one store object and one event loop for all examples: connecting takes its time."""
+    if getattr(made_store, "deadline", None):
+        made_store.deadline = 30.0  # type: ignore[attr-defined]  # how fast it is, is not asked
     with asyncio.Runner() as runner:
 
         class Machine(machine):  # type: ignore[misc,valid-type]

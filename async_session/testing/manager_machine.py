@@ -93,7 +93,11 @@ class ManagerMachine(StoreUser):
     """
 
     policy = SessionPolicy(
-        lifetime=LIFETIME, permanent=True, refresh_interval=REFRESH, merge={COUNTER: merge.add}
+        lifetime=LIFETIME,
+        permanent=True,
+        refresh_interval=REFRESH,
+        merge={COUNTER: merge.add},
+        timeout=30,  # a slow store is no fault
     )
 
     requests: Bundle[_Flying] = Bundle("requests")
