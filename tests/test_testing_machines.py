@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import types
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -14,13 +13,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-from async_session import Match, SessionManager, SessionStore, commits, merge
+from async_session import Match, SessionManager, SessionStore, guarded, merge, updates, writers
 from async_session.commits import Committer
 from async_session.record import Ended, Record, Tombstone, decode
 from async_session.session import Origin, Session
 from async_session.stores.base import SupportsClose
 from async_session.stores.memory import MemoryStore
 from async_session.testing import ManagerMachine, StoreMachine
+from async_session.writers import Writer
 
 #: In so many examples a fault is to be found.
 WITHIN = 2000
@@ -199,19 +199,17 @@ def test_a_fault_of_a_store_is_found(
 
 # -- faults of a manager ---------------------------------------------------------------------------
 
-REAL = {name: getattr(Committer, name) for name in ("_merged", "_put", "refresh", "replace")}
+REAL = {name: getattr(Committer, name) for name in ("_put", "refresh", "replace")}
 
 
-async def ends_nothing(self: Committer, origin: Origin) -> Ended | None:
+async def ends_nothing(self: Committer, session: Session, origin: Origin) -> Ended | None:
     """A logout writes no tombstone."""
     return None
 
 
-async def puts_anyway(
-    self: Committer, key: str, data: bytes, *, ttl: int, match: Match | bytes
-) -> object:
+async def puts_anyway(self: Committer, key: str, data: bytes, **options: Any) -> object:
     """A write is made whatever is there."""
-    return await REAL["_put"](self, key, data, ttl=ttl, match=Match.ANY)
+    return await REAL["_put"](self, key, data, **(options | {"match": Match.ANY}))
 
 
 async def keeps_the_old_id(
@@ -225,16 +223,18 @@ async def keeps_the_old_id(
     return True
 
 
-def loses_the_owner(self: Committer, session: Session, origin: Origin, found: Record) -> bytes:
+def loses_the_owner(merging: list[Writer], found: Record, **options: Any) -> bytes:
     """A merge forgets whose session it is."""
-    payload: bytes = REAL["_merged"](self, session, origin, found)
-    session._owner = None
+    payload = writers.merged(merging, found, **options)
+    for writer in merging:
+        writer.session._owner = None
     return payload
 
 
 async def refreshes_anyway(self: Committer, session: Session, origin: Origin) -> bool:
     """A refresh brings back what has ended."""
-    record, data = self._record(session, origin.payload, origin.serializer)
+    stored = origin.payload if origin.stored is None else origin.stored
+    record, data = self._record(session, stored, origin.serializer)
     await self.store.save(origin.key, data, ttl=self._ttl(session, record))
     self._adopt(session, origin.id, record, origin.payload)
     return True
@@ -252,13 +252,16 @@ def takes_all_along(self: Committer, session: Session, origin: Origin) -> dict[A
 
 
 def keeps_what_was_deleted(base: Any, mine: Any, theirs: Any, **options: Any) -> dict[Any, Any]:
-    """A merge takes what only one side has for added."""
-    return theirs | mine
+    """A merge brings back what this request deleted."""
+    return theirs | THREE_WAY(base, mine, theirs, **options)
 
 
-def forgets_the_clear(base: Any, mine: Any, theirs: Any, **options: Any) -> dict[Any, Any]:
+class ForgetsTheClear(Writer):
     """A merge after a `clear()` lets what others wrote stay."""
-    return MERGE.three_way(base, mine, theirs, **(options | {"cleared": False}))
+
+    def __init__(self, session: Session, origin: Origin, payload: bytes) -> None:
+        super().__init__(session, origin, payload)
+        self.cleared = False
 
 
 def reads_no_successor(data: bytes) -> Record | Tombstone:
@@ -275,21 +278,20 @@ async def deletes_the_new_cookie(
     return True
 
 
-END = SessionManager._end
-MERGE = types.SimpleNamespace(**vars(merge))
+END, THREE_WAY = SessionManager._end, merge.three_way
 
 #: What is broken, where it is, and what does it instead.
 MANAGER_FAULTS: list[tuple[object, str, Callable[..., Any]]] = [
     (Committer, "end", ends_nothing),
     (Committer, "_put", puts_anyway),
     (Committer, "replace", keeps_the_old_id),
-    (Committer, "_merged", loses_the_owner),
+    (updates, "merged", loses_the_owner),
     (Committer, "refresh", refreshes_anyway),
     (Committer, "refresh", sends_the_cookie_anyway),
     (Committer, "_own", takes_all_along),
     (merge, "three_way", keeps_what_was_deleted),
-    (merge, "three_way", forgets_the_clear),
-    (commits, "decode", reads_no_successor),
+    (updates, "Writer", ForgetsTheClear),
+    (guarded, "decode", reads_no_successor),
     (SessionManager, "_end", deletes_the_new_cookie),
 ]
 
