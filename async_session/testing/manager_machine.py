@@ -122,7 +122,7 @@ class ManagerMachine(StoreUser):
     @initialize(target=cookies)
     def sign_in(self) -> str:
         """Sign somebody in; both browsers hold the cookie, as two tabs do."""
-        says: list[_Said] = [("login", "ada"), ("write", "a", 1)]
+        says: list[_Said] = [("login", "ada"), ("write", "a", 1), ("write", "b", 1)]
         (cookie,) = self._commit([self._open(0, None, says)], [])
         self._jars[1] = cookie
         return cookie
