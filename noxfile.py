@@ -3,6 +3,7 @@
     python3 noxfile.py                  all checks: lint, typing, tests, faults
     python3 noxfile.py -s tests -- -k redis
     python3 noxfile.py -s tests-3.13    the tests on another Python, if there is one
+    python3 noxfile.py -s lowest        the tests of stores, on the oldest packages that we allow
     python3 noxfile.py -s demo          the FastAPI demo; "-s demo -- quart" is the Quart one
     python3 noxfile.py -s bench         measures, and writes docs/benchmarks.md; some 20 minutes
     python3 noxfile.py -l               what else there is
@@ -22,6 +23,7 @@ import socket
 import subprocess
 import sys
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -100,12 +102,16 @@ if __name__ == "__main__":
 
 
 import nox  # from here on nox reads the file, or somebody imports it where nox is installed
+from packaging.requirements import Requirement  # which nox needs, too
 
 PROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 EXTRAS = ",".join(PROJECT["project"]["optional-dependencies"])
 #: Which server runs which demo. Every demo is examples/<name>_demo/app.py with an `app` in it.
 DEMOS = {"fastapi": "uvicorn", "quart": "hypercorn"}
+#: The tests for the oldest packages: every store, and both adapters on every store. The others are
+#: of things that no package changes, or drive the newest test clients and Flask beside ours.
+LOWEST = ["extras", "quart_extension", "races", "redis_*", "store_*", "stores_*", "toy_store"]
 
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = ["lint", "typing", "tests", "faults"]
@@ -168,6 +174,30 @@ def faults(session: nox.Session) -> None:
 
 for version in PYTHONS:
     nox.session(name=f"tests-{version}", python=version, default=False)(run_tests)
+
+
+@nox.session(default=False, python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """Install each lower bound of pyproject.toml, exactly, and run the tests of the stores."""
+    install_programs(session, DEBIAN_PACKAGES)
+    session.install("uv")
+    session.run_install("uv", "pip", "install", "--resolution=lowest-direct", f".[{EXTRAS}]")
+    freeze = str(session.run("uv", "pip", "freeze", "--exclude-editable", silent=True))
+    pins = [line for line in freeze.splitlines() if "==" in line]
+    found = {pin.name: pin for pin in map(Requirement, pins)}
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    for bound in map(Requirement, chain(PROJECT["project"]["dependencies"], *extras)):
+        (lower,) = bound.specifier
+        if not found[bound.name].specifier.contains(lower.version):
+            session.error(f"{bound} cannot be installed with the others, {found[bound.name]} can")
+    # The tests' own tools may be new, as far as these go with them.
+    constraints = Path(session.create_tmp()) / "lowest.txt"
+    constraints.write_text("\n".join(pins))
+    session.run_install("uv", "pip", "install", "-c", str(constraints), *groups("tests"))
+    tests = [str(path) for name in LOWEST for path in sorted(HERE.glob(f"tests/test_{name}.py"))]
+    # Old packages warn of what newer Pythons and packages would not bear.
+    mild = [f"-Wdefault::{kind}" for kind in ("DeprecationWarning", "PendingDeprecationWarning")]
+    session.run("pytest", *mild, *(session.posargs or tests))
 
 
 @nox.session(default=False)

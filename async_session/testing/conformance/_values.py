@@ -76,7 +76,9 @@ class ValueTests(KitTests):
         began = anyio.current_time()
         await store.save(key, value, ttl=1)
         await anyio.sleep(max(0.0, began + 0.9 - anyio.current_time()))
-        assert await store.open(key) == value
+        found = await store.open(key)
+        # On a machine that stood still meanwhile, it may have expired.
+        assert found == value or anyio.current_time() - began >= 1
 
     async def test_a_ttl_may_be_long(self, store: SessionStore) -> None:
         """A ttl of 400 days is a ttl like any other."""
