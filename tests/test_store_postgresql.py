@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
+from proxy import Proxy
 from servers import PostgreSQLServer, free_port
 
 from async_session.errors import StoreError, StoreUnavailable
@@ -170,6 +171,23 @@ async def test_a_host_that_swallows_everything(postgresql_url: str) -> None:
         found = await asyncio.gather(*(store.open(KEY) for _ in range(50)), return_exceptions=True)
         assert time.monotonic() - began < 0.6
         assert {type(error) for error in found} == {StoreUnavailable}
+        await store.aclose()
+
+
+async def test_a_connection_that_takes_longer_than_a_call_serves_the_next(
+    postgresql_url: str,
+) -> None:
+    port = int(postgresql_url.rpartition(":")[2].partition("/")[0])
+    async with Proxy(port, delay=0.05) as proxy:
+        store = SQLAlchemyStore(port_in(postgresql_url, proxy.port), timeout=0.3)
+        many = await asyncio.gather(*(store.open(KEY) for _ in range(5)), return_exceptions=True)
+        assert {type(error) for error in many} == {StoreUnavailable}
+        (lane,) = store._lanes.values()
+        await asyncio.wait(lane._tasks, timeout=10)
+        proxy.delay = 0
+        store.deadline = 5
+        assert await asyncio.gather(*(store.open(KEY) for _ in range(5))) == [None] * 5
+        assert proxy.connections == 5
         await store.aclose()
 
 
