@@ -10,7 +10,6 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
-from proxy import Proxy
 from servers import PostgreSQLServer, free_port
 
 from async_session.errors import StoreError, StoreUnavailable
@@ -178,7 +177,7 @@ async def test_a_connection_that_takes_longer_than_a_call_serves_the_next(
     postgresql_url: str,
 ) -> None:
     port = int(postgresql_url.rpartition(":")[2].partition("/")[0])
-    async with Proxy(port, delay=0.05) as proxy:
+    async with FaultyProxy(port, delay=0.05) as proxy:
         store = SQLAlchemyStore(port_in(postgresql_url, proxy.port), timeout=0.3)
         many = await asyncio.gather(*(store.open(KEY) for _ in range(5)), return_exceptions=True)
         assert {type(error) for error in many} == {StoreUnavailable}
