@@ -32,14 +32,7 @@ async def call(store: SessionStore, kind: str, key: str) -> object:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    "name",
-    [
-        *on(BACKENDS.keys() - {"redis client"}),
-        # Its pool hands out connections that the server has closed.
-        pytest.param("redis client", marks=pytest.mark.xfail(strict=True)),
-    ],
-)
+@pytest.mark.parametrize("name", on(BACKENDS.keys()))
 async def test_the_first_call_after_a_restart_succeeds(name: str, tmp_path: Path) -> None:
     backend = BACKENDS[name]
     keys = {kind: sha256(kind.encode()).hexdigest() for kind in FIRST}

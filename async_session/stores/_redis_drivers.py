@@ -47,8 +47,18 @@ class Driver(NamedTuple):
     async def take(self, pool: ConnectionPool) -> AbstractConnection:
         """Take a connection out of the pool, and connect it if it is not."""
         if self.name == "valkey":
-            return await pool.get_connection("")  # type: ignore[no-untyped-call, no-any-return]
-        return await pool.get_connection()  # type: ignore[no-untyped-call, no-any-return]
+            connection = await pool.get_connection("")  # type: ignore[no-untyped-call]
+        else:
+            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        if connection._reader is not None and connection._reader.at_eof():
+            # The server has closed it. A pool of RESP3 connections hands it out all the same.
+            try:
+                await connection.disconnect(nowait=True)
+                await connection.connect()
+            except BaseException:
+                await pool.release(connection)
+                raise
+        return connection  # type: ignore[no-any-return]
 
 
 @functools.cache
