@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
 from quart import Quart
 from quart import session as quart_session
 from starlette.applications import Starlette
@@ -146,9 +147,24 @@ class Client:
 
 
 async def request(
-    app: ASGIApp, path: str, *, cookie: str | None = None, raw_cookies: tuple[bytes, ...] = ()
+    app: ASGIApp,
+    path: str,
+    *,
+    cookie: str | None = None,
+    raw_cookies: tuple[bytes, ...] = (),
+    answer: Answer | None = None,
+    hang_up: anyio.Event | None = None,
 ) -> Answer:
-    """Send one GET through ASGI and return the answer."""
+    """Send one GET through ASGI and return the answer.
+
+    Args:
+        app: any ASGI app.
+        path: what is asked for.
+        cookie: the value of the session cookie.
+        raw_cookies: whole headers instead.
+        answer: is filled, so that it is known how far a cancelled request came.
+        hang_up: the client goes away when it is set.
+    """
     lines = [f"session={cookie}".encode("latin-1")] if cookie is not None else list(raw_cookies)
     scope = {
         "type": "http",
@@ -166,13 +182,14 @@ async def request(
         "state": {},
         "extensions": {},
     }
-    answer = Answer()
+    answer = Answer() if answer is None else answer
     asked = False
 
     async def receive() -> dict[str, object]:
         nonlocal asked
         if asked:
-            await _forever()
+            await (anyio.sleep_forever() if hang_up is None else hang_up.wait())
+            return {"type": "http.disconnect"}
         asked = True
         return {"type": "http.request", "body": b"", "more_body": False}
 
@@ -188,12 +205,6 @@ async def request(
 
     await app(scope, receive, send)
     return answer
-
-
-async def _forever() -> None:
-    import anyio
-
-    await anyio.sleep_forever()
 
 
 # Views that most tests use

@@ -17,7 +17,7 @@ from typing import Any
 
 import anyio
 import pytest
-from harness import KEY
+from harness import ADAPTERS, KEY, Answer, ASGIApp, Clock, View, request
 
 from async_session import Match, Session, SessionManager, SessionPolicy, SessionStore, manager
 from async_session.record import Record, decode
@@ -106,7 +106,8 @@ class World:
         self.store = Tripwire(store)
         # Longer than a busy emulator takes: no deadline is the subject here.
         policy = SessionPolicy(timeout=10)
-        self.manager = SessionManager(self.store, secret_key=KEY, policy=policy)
+        self.clock = Clock()
+        self.manager = SessionManager(self.store, secret_key=KEY, policy=policy, clock=self.clock)
         self.cookie = ""
         self.key = ""
         self.began = False
@@ -233,3 +234,59 @@ async def test_cancelled_at_each_await_point_of_the_commits_own_work(
         await cancellation.run(world.commit(session))
         states.add(await world.check(op, cancellation, beside))
     assert "new" in states
+
+
+# Through an adapter: what the client holds is what it was sent, or what it had.
+
+
+def app_of(world: World, op: Op, adapter: str) -> ASGIApp:
+    async def view(session: Session) -> None:
+        op.say(session)
+
+    views: dict[str, View] = {"view": view}
+    return ADAPTERS[adapter](views, world.store, policy=world.manager.policy, clock=world.clock)
+
+
+async def check_client(world: World, op: Op, answer: Answer, when: object) -> str:
+    """Check the cookie that was sent, if one was, beside all the rest."""
+    if answer.sent_id is not None:
+        opened = await world.manager.open(answer.sent_id)
+        assert (dict(opened), opened.owner) == (op.new, op.owner), when
+    state = await world.check(op, when)
+    assert state == "new" or answer.set_cookie is None, when
+    return state
+
+
+@EACH_OP
+async def test_a_request_to_starlette_is_cancelled_at_each_await_point(
+    op: Op, any_store: SessionStore
+) -> None:
+    world = World(any_store)
+    app = app_of(world, op, "starlette")
+    for cancellation in cancel_everywhere():
+        await world.sign_in()
+        answer = Answer()
+        await cancellation.run(request(app, "/view", cookie=world.cookie, answer=answer))
+        state = await check_client(world, op, answer, cancellation)
+        assert cancellation.reached or (answer.status, state) == (200, "new")
+
+
+@EACH_OP
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_client_of_quart_hangs_up_at_each_store_call(
+    op: Op, any_store: SessionStore
+) -> None:
+    """Quart cancels a request when its client has gone."""
+    world = World(any_store)
+    app = app_of(world, op, "quart")
+    at, steps = -1, 0
+    while at < steps:
+        at += 1
+        await world.sign_in()
+        answer, hang_up = Answer(), anyio.Event()
+        world.store.arm(at, hang_up.set)
+        await request(app, "/view", cookie=world.cookie, answer=answer, hang_up=hang_up)
+        steps = max(steps, world.store.disarm())
+        state = await check_client(world, op, answer, at)
+        # The first call opens the session; with the next one the commit has begun.
+        assert state == "new" or at < 2, at
