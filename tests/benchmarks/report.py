@@ -97,7 +97,7 @@ def chart(run: Run, *, tasks: int) -> str:
     for name, framework, store in packages(run):
         key = (name, framework, store, "C", 200)
         if (key, tasks) in run.results and store in {"redis", "redis msgpack", "cookie"}:
-            label = f"{name}, {framework}" + ("" if store == "redis" else f" ({store})")
+            label = f"{name}, {framework}" + ("" if store == "redis" else f" ({store.split()[-1]})")
             cost = figure(run.over(*key, tasks=tasks))
             bars.append((label, cost, name == "async_session"))
     bars.sort(key=lambda bar: bar[1].value)
@@ -110,11 +110,12 @@ def chart(run: Run, *, tasks: int) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" role="img">',
         f"<title>{escape(title)}</title>",
-        "<style>text{font:13px system-ui,sans-serif;fill:#1f2328}.peer{fill:#8c959f}",
+        "<style>text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600}",
+        ".peer{fill:#8c959f}",
         ".ours{fill:#0969da}.line{stroke:#cf222e;stroke-width:1.5}.range{stroke:#1f2328}",
         "@media(prefers-color-scheme:dark){text{fill:#e6edf3}.peer{fill:#6e7681}",
         ".ours{fill:#4493f8}.line{stroke:#ff7b72}.range{stroke:#e6edf3}}</style>",
-        f'<text x="12" y="22" font-weight="600">{escape(title)}</text>',
+        f'<text x="12" y="22" class="title">{escape(title)}</text>',
     ]
     for number, (label, cost, ours) in enumerate(bars):
         y = top + step * number

@@ -63,9 +63,10 @@ app = _Started()
 
 def _command(server: str, port: int) -> list[str]:
     if server == "hypercorn":
-        return [sys.executable, "-m", "hypercorn", "served:app", "-b", f"127.0.0.1:{port}"]
-    command = [sys.executable, "-m", "uvicorn", "served:app", "--port", str(port)]
-    return [*command, "--no-access-log", "--log-level", "warning", "--http", "httptools"]
+        options = ["--bind", f"127.0.0.1:{port}"]
+    else:
+        options = ["--port", str(port), "--no-access-log", "--http", "httptools"]
+    return [sys.executable, "-m", server, "served:app", "--log-level", "warning", *options]
 
 
 def _cookies(port: int) -> list[str]:
