@@ -11,8 +11,11 @@ from collections.abc import Awaitable, Callable
 from statistics import median
 from typing import Any
 
+import aiomcache
 import pytest
 from harness import KEY
+from pymongo import AsyncMongoClient
+from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -20,7 +23,10 @@ from starlette.routing import Route
 
 from async_session import SessionStore
 from async_session.starlette import SessionMiddleware
+from async_session.stores.memcached import MemcachedStore
 from async_session.stores.memory import MemoryStore
+from async_session.stores.mongodb import MongoStore
+from async_session.stores.redis import RedisStore
 from async_session.testing import make_cookie
 
 pytestmark = pytest.mark.anyio
@@ -65,7 +71,7 @@ def _caller(app: Any, path: str, cookie: str | None) -> Callable[[], Awaitable[N
     return call
 
 
-async def _count(call: Callable[[], Awaitable[None]]) -> tuple[float, float]:
+async def _count(call: Callable[[], Awaitable[object]]) -> tuple[float, float]:
     for _ in range(20):
         await call()
     counts: list[dict[str, int]] = []
@@ -110,3 +116,36 @@ async def test_a_read_from_memory() -> None:
     python, c = await _over_bare(MemoryStore(), "/reads", with_cookie=True)
     assert python <= 16
     assert c <= 16
+
+
+async def _share(store: SessionStore, driver: Callable[[], Awaitable[object]]) -> float:
+    """Return a read's calls as a share of those of the driver's own read."""
+    key = "ab" * 32
+    await store.save(key, bytes(range(200)), ttl=60)
+    return sum(await _count(lambda: store.open(key))) / sum(await _count(driver))
+
+
+async def test_a_read_over_a_redis_client_takes_less_than_its_get(redis_url: str) -> None:
+    client = Redis.from_url(redis_url, driver_info=None)
+    await client.set("raw", bytes(range(200)))
+    assert await _share(RedisStore(client), lambda: client.get("raw")) <= 0.9
+    await client.aclose()
+
+
+async def test_a_read_from_memcached_takes_less_than_its_driver(memcached_url: str) -> None:
+    host, port = memcached_url.removeprefix("memcached://").split(":")
+    client = aiomcache.Client(host, int(port))
+    await client.set(b"raw", bytes(range(200)))
+    store = MemcachedStore(memcached_url)
+    assert await _share(store, lambda: client.get(b"raw")) <= 0.9
+    await store.aclose()
+    await client.close()
+
+
+async def test_a_read_from_mongodb_takes_hardly_more_than_find_one(mongodb_url: str) -> None:
+    client: Any = AsyncMongoClient(mongodb_url)
+    sessions = client.get_default_database()["calls"]
+    await sessions.replace_one({"_id": "raw"}, {"payload": bytes(range(200))}, upsert=True)
+    store = MongoStore(sessions)
+    assert await _share(store, lambda: sessions.find_one({"_id": "raw"})) <= 1.05
+    await client.close()
