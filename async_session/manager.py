@@ -185,8 +185,11 @@ class SessionManager(Opener):
         """Carry a row out, whole or not at all; return False if another request was there first."""
         try:
             work = self._work(session, rule)
-            if work is not None and not await self._to_the_end(work):
-                return False
+            if work is not None:
+                # A store that never waits cannot be interrupted.
+                safe = work if self._instant else run_to_completion(self._in_time(work))
+                if not await safe:
+                    return False
             session._intent = _KEEP
             return True
         except StoreError as error:
@@ -245,11 +248,6 @@ class SessionManager(Opener):
             note(session, "dropped", origin.key, reason="replaced")
             return False
         return True
-
-    async def _to_the_end(self, work: Coroutine[object, object, bool]) -> bool:
-        if self._instant:
-            return await work
-        return await run_to_completion(self._in_time(work))
 
     async def _in_time(self, work: Coroutine[object, object, bool]) -> bool:
         try:

@@ -473,7 +473,7 @@ async def test_it_can_be_used_after_aclose(store: FileSystemStore) -> None:
 def test_what_it_needs_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "aiofiles.os", None)
-        with pytest.raises(ConfigurationError, match=r"pip install async_session\[filesystem\]"):
+        with pytest.raises(ConfigurationError, match=r"pip install 'async_session\[filesystem\]'"):
             FileSystemStore(tmp_path)
     with monkeypatch.context() as patch:
         patch.delitem(sys.modules, "async_session.stores._files")

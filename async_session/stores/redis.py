@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, StoreUnavailable
@@ -96,7 +96,8 @@ class RedisStore:
             return await self._write(name, "SET", name, data, "EX", ttl, "NX") is not None
         if not isinstance(match, bytes) or len(match) != VERSION_SIZE:
             raise ValueError(f"a version is {VERSION_SIZE} bytes, not {match!r}")
-        return await self._write(name, *REPLACE, name, match, data, ttl) == 1
+        replaced: object = await self._write(name, *REPLACE, name, match, data, ttl)
+        return replaced == 1
 
     async def delete(self, key: str, /) -> None:
         """Remove `key`. A key that is not there is no error."""
@@ -115,8 +116,10 @@ class RedisStore:
         if guard is not None:
             await guard.aclose()
 
-    async def _write(self, name: str, *command: str | bytes | int, again: bool = False) -> object:
-        return await self._call(name, *command, again=again, replicas=self._replicas)
+    def _write(
+        self, name: str, *command: str | bytes | int, again: bool = False
+    ) -> Coroutine[object, object, Any]:
+        return self._call(name, *command, again=again, replicas=self._replicas)
 
     async def _call(
         self, name: str, *command: str | bytes | int, again: bool, replicas: int = 0
