@@ -58,6 +58,11 @@ class Server:
     def ports(self) -> list[int]:
         return [self.port]
 
+    @property
+    def url(self) -> str:
+        """Where it is, as a store is told."""
+        raise NotImplementedError
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
         assert self._process is None
@@ -123,8 +128,9 @@ class RedisServer(Server):
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)) as s:
             s.sendall(b"PING\r\n")
-            # -NOAUTH is an answer as well.
-            return s.recv(16)[:1] in {b"+", b"-"}
+            answer = s.recv(16)
+            # -NOAUTH is an answer as well; -LOADING says to ask later.
+            return answer[:1] in {b"+", b"-"} and not answer.startswith(b"-LOADING")
         return False
 
 
@@ -138,6 +144,10 @@ class MemcachedServer(Server):
     @property
     def address(self) -> str:
         return str(self.directory / "mc.sock") if self._unix else f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"memcached://{self.address}"
 
     def _command(self) -> list[str]:
         where = ["-s", self.address]

@@ -94,6 +94,7 @@ class FileSystemStore:
         self._saves = itertools.count(1)
         self._in_executor = wrap(_run)
         self._executor: ThreadPoolExecutor | None = None
+        self._process = 0
 
     def __repr__(self) -> str:
         return f"FileSystemStore({self._records.directory!r})"
@@ -153,7 +154,9 @@ class FileSystemStore:
     async def _in_thread(self, call: Callable[[], T], *, abandon: bool = False) -> T:
         """Run `call` in one of the store's threads: one hop, whatever it does there."""
         if on_asyncio():
-            if self._executor is None:
+            # A forked child has the executor of its parent, and none of its threads.
+            if self._executor is None or self._process != os.getpid():
+                self._process = os.getpid()
                 self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="async_session")
             found: T = await self._in_executor(call, executor=self._executor)
             return found

@@ -1,0 +1,42 @@
+"""Fixtures for the tests of faults."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from networked import NETWORKED, Networked
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Drivers of networked stores, and Quart, know asyncio only."""
+    return "asyncio"
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Log nothing: Quart's traceback for each of many failures takes longer than they do."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(params=sorted(NETWORKED))
+def started(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Networked]:
+    """Start a server of each kind in turn; the test may kill, restart and freeze it."""
+    subject = NETWORKED[str(request.param)](tmp_path)
+    try:
+        subject.server.start()
+        yield subject
+    finally:
+        subject.remove()
+
+
+@pytest.fixture
+async def networked(started: Networked) -> AsyncIterator[Networked]:
+    """The same; its stores are closed at the end."""
+    yield started
+    await started.aclose()
