@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from networked import NETWORKED, Networked
+from faults.networked import NETWORKED, Networked
 
 
 @pytest.fixture

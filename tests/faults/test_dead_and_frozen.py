@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from faults.networked import Networked
+from faults.watch import LoopWatch
 from harness import ADAPTERS, VIEWS, Answer, Client
-from networked import Networked
-from watch import LoopWatch
 
 from async_session import Session, SessionPolicy
 

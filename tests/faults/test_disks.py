@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forks import Say, forked
+from faults.forks import Say, forked
+from faults.watch import LoopWatch
 from harness import ADAPTERS, KEY, VIEWS, Client, Clock
-from watch import LoopWatch
 
 from async_session import StoreError
 from async_session.stores.filesystem import FileSystemStore
@@ -45,8 +45,7 @@ def test_what_the_kernel_refuses_changes_nothing(tmp_path: Path, fault: str) -> 
         try:
             await call
         except StoreError as error:
-            assert isinstance(error.__cause__, OSError)
-            return errno.errorcode[error.__cause__.errno or 0]
+            return errno.errorcode[getattr(error.__cause__, "errno", 0) or 0]
         return "nothing"
 
     async def job(say: Say) -> None:
@@ -133,9 +132,7 @@ def _make_files(directory: Path, many: int, expiry: float) -> None:
         os.utime(first, (expiry, expiry))
     for number in range(len(shards), many):  # links are files as well, and made faster
         shard = shards[number % 256]
-        os.link(
-            directory / shard / f"{shard}{0:062x}", directory / shard / f"{shard}{number:062x}"
-        )
+        os.link(directory / shard / f"{shard}{0:062x}", directory / shard / f"{shard}{number:062x}")
 
 
 @pytest.mark.anyio

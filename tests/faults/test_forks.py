@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from forks import Say, fork, forked
+from faults.forks import Say, fork, forked
 from stores import STORES
 
 from async_session import StoreUnavailable

@@ -8,7 +8,7 @@ import signal
 from typing import Any
 
 import pytest
-from forks import Say, forked
+from faults.forks import Say, forked
 from harness import ADAPTERS, KEY, VIEWS, Answer, Client, Clock, request
 from stores import STORES
 

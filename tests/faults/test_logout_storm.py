@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from storm import Storm, Tally
+from faults.storm import Storm, Tally
 
 from async_session import SessionStore
 

@@ -85,4 +85,3 @@ async def test_an_entry_of_the_next_version_is_kept(
     item = decode(await _stored(any_store, client.cookie) or b"")
     assert isinstance(item, Record)
     assert item.extras["device"] == ENTRY["device"]
-
