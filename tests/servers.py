@@ -203,7 +203,8 @@ class PostgreSQLServer(Server):
         super().kill()
 
     def freeze(self) -> None:
-        if self._process is not None:
+        # One that died as it started is a matter of its log.
+        if self._process is not None and self._process.poll() is None:
             super().freeze()
             self._signal(signal.SIGSTOP, self._children())
 

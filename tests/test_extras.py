@@ -14,11 +14,11 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 #: the extra, the packages that are missing, and what is tried
 MISSING = [
     ("dynamodb", "aiobotocore aiobotocore.client", "store_from_url('dynamodb:///Tab?region=r')"),
-    ("fast", "ormsgpack", "from async_session.serializers import *; MsgpackSerializer()"),
+    ("fast", "ormsgpack", "from async_session.serializers import MsgpackSerializer as M; M()"),
     ("filesystem", "aiofiles aiofiles.os", "store_from_url('file:///a')"),
     ("memcached", "aiomcache", "store_from_url('memcached://h')"),
     ("mongo", "pymongo motor", "store_from_url('mongodb://h/d')"),
-    ("otel", "opentelemetry", "import async_session.telemetry"),
+    ("otel", "opentelemetry opentelemetry.trace", "import async_session.telemetry"),
     ("postgresql", "asyncpg", "store_from_url('postgresql://h/d')"),
     ("quart", "quart", "import async_session.quart"),
     ("redis", "redis", "store_from_url('redis://h')"),
