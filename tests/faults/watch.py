@@ -30,6 +30,7 @@ class LoopWatch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await asyncio.sleep(2 * _PULSE)  # a loop that was blocked until now is seen, too
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
