@@ -22,6 +22,7 @@ class LoopWatch:
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._watch())
+        await asyncio.sleep(2 * _PULSE)  # it has begun, and what is blocked now is seen
         return self
 
     async def __aexit__(
