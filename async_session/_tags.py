@@ -3,9 +3,7 @@
 A tagged value is an object of one entry, `{" t": [1, 2]}`. The first six tags, what stands behind
 them and the escape are Flask's (`flask.json.tag`), so a payload is readable on both sides wherever
 Flask loses nothing. The other tags hold what Flask's would change: a naive datetime, microseconds,
-a dict whose keys are numbers.
-
-`TAGS`, at the end of the file, is the code and the documentation of the format.
+a dict whose keys are numbers. `TAGS`, below, is the code and the documentation of the format.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from functools import partial
 from types import NoneType
@@ -172,6 +170,8 @@ def _write_moment(kind: Any, value: Any, _: Pack) -> object:
 def _read_moment(kind: Any, wire: list[Any]) -> object:
     text, zone, fold = wire
     value = kind.fromisoformat(text).replace(fold=fold)
+    if text[-16:-6] in ("+00:00:00.", "-00:00:00."):  # less than a second: none to CPython
+        value = value.replace(tzinfo=timezone(timedelta(microseconds=int(text[-16] + text[-6:]))))
     return value if zone is None else value.replace(tzinfo=_zone(zone))
 
 

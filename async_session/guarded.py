@@ -86,7 +86,8 @@ class GuardedWrites:
     ) -> Found | Stored:
         """Save `data` if `match` holds; return `STORED`, or what is there instead.
 
-        A write whose answer was lost is looked for: the version tells. It is not made again.
+        A write whose answer was lost is looked for: the version tells. Where it is found, what is
+        there is written over itself: only a write that is acknowledged outlives a failover.
 
         Args:
             key: where.
@@ -105,24 +106,40 @@ class GuardedWrites:
                 return STORED
         except StoreUnavailable as error:
             lost = error
-        found = await self._read_again(key, lost)
-        if found is not None and version_of(found) == version_of(data):
-            return STORED  # it had been made, and the answer was lost on the way
-        item = _decode(found)
+        version = version_of(data)
+        while True:
+            found = await self._read_again(key, lost)
+            item = _decode(found)
+            # Where others have merged, their record names the writes before it, in a row.
+            before = _named(item) if isinstance(item, Record) else []
+            if found is None or not (version_of(found) == version or _name(version) in before):
+                break
+            if await self._write_over(key, found, item, ttl=ttl, lost=lost):
+                return STORED
         if lost is None:
             return item
         if match == (Match.ABSENT if found is None else version_of(found)):
             raise lost
         if isinstance(item, Record):
-            # Others have written since. Where they merged, it names the writes before it, in a row.
-            before = _named(item)
-            if _name(version_of(data)) in before:
-                return STORED
             refused = isinstance(match, bytes) and _name(match) in before
             # A store that never waits lets nobody write between the save and this.
             if not (refused or idempotent or self.instant):
                 raise lost
         return item
+
+    async def _write_over(
+        self, key: str, found: bytes, item: Found, *, ttl: int, lost: StoreUnavailable | None
+    ) -> bool:
+        """Write what is there over itself; return whether it was still there."""
+        lifetime = item.extras.get("lifetime") if isinstance(item, Record) else None
+        if isinstance(lifetime, int):  # perhaps another one than that of `ttl`
+            ttl = max(ttl, self.policy.ttl(lifetime, lifetime=lifetime))
+        try:
+            return await self.store.save(key, found, ttl=ttl, match=version_of(found))
+        except StoreUnavailable:
+            if lost is None:
+                raise
+            raise lost from lost.__cause__
 
     async def _find(self, key: str) -> Found:
         return _decode(await self.store.open(key))

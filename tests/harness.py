@@ -184,11 +184,12 @@ async def request(
     }
     answer = Answer() if answer is None else answer
     asked = False
+    ended = anyio.Event()
 
     async def receive() -> dict[str, object]:
         nonlocal asked
         if asked:
-            await (anyio.sleep_forever() if hang_up is None else hang_up.wait())
+            await (ended if hang_up is None else hang_up).wait()
             return {"type": "http.disconnect"}
         asked = True
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -202,6 +203,8 @@ async def request(
             ]
         elif message["type"] == "http.response.body":
             answer.body += message.get("body", b"").decode()
+            if not message.get("more_body", False):
+                ended.set()
 
     await app(scope, receive, send)
     return answer

@@ -95,6 +95,7 @@ VALUES = [
     *[datetime(2026, 11, 20, 12, tzinfo=INDIA), datetime(99, 1, 1, tzinfo=UTC)],
     *[datetime.min, datetime.max, datetime.min.replace(tzinfo=UTC)],
     datetime(2026, 1, 1, tzinfo=timezone(-timedelta(hours=3, seconds=7, microseconds=9))),
+    *[datetime(2026, 1, 1, tzinfo=timezone(timedelta(microseconds=n))) for n in (1, -999999)],
     *[datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN, fold=fold) for fold in (0, 1)],
     *[datetime(2026, 3, 29, 2, 30, tzinfo=BERLIN), datetime(2026, 1, 1, tzinfo=ZoneInfo("UTC"))],
     *[datetime(2026, 1, 1, fold=1), datetime(2026, 1, 1, tzinfo=UTC, fold=1)],

@@ -328,12 +328,16 @@ class Meddler(MemoryStore):
 
     deadline = 60.0
     meddle: Callable[[], Any] | None = None
+    #: saves that are answered before
+    skip = 0
 
     async def save(
         self, key: str, data: bytes, /, *, ttl: int, match: Match | bytes = Match.ANY
     ) -> bool:
         saved = await super().save(key, data, ttl=ttl, match=match)
-        if self.meddle is not None:
+        if self.skip:
+            self.skip -= 1
+        elif self.meddle is not None:
             meddle, self.meddle = self.meddle, None
             await meddle()
             raise StoreUnavailable("the test lost this answer")
@@ -374,9 +378,11 @@ async def test_an_end_whose_answer_was_lost(action: str) -> None:
 
     async def meddle() -> None:
         store.meddle = again if action != "logout" else None
+        store.skip = 1  # the new record is written over itself
 
     async def again() -> None:
         """Lose the tombstone's answer, too."""
+        store.skip = 1
 
     store.meddle = meddle
     value = (await engine.commit(session)).value

@@ -337,17 +337,21 @@ class _ASGISubject:
     async def _ask(self, app: Any, step: dict[str, Any], cookie: str | None) -> Reply:
         start: dict[str, Any] = {}
         asked = False
+        ended = asyncio.Event()
 
         async def receive() -> dict[str, Any]:
             nonlocal asked
             if asked:
-                await asyncio.Event().wait()
+                await ended.wait()
+                return {"type": "http.disconnect"}
             asked = True
             return {"type": "http.request", "body": b"", "more_body": False}
 
         async def send(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 start.update(message)
+            elif not message.get("more_body", False):
+                ended.set()
 
         raised = None
         try:
