@@ -24,7 +24,7 @@ from async_session.writers import Writer
 
 #: In so many examples a fault is to be found.
 WITHIN = 2000
-#: How many are run on stores whose calls take their time; the others have a thousand.
+#: How many are run on stores whose calls take their time; the others have two hundred.
 FEWER = {"dynamodb": 50}
 
 
