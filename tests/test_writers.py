@@ -81,6 +81,8 @@ async def test_a_thousand_writers(
     blockbuster: BlockBuster,
 ) -> None:
     blockbuster.deactivate()  # its look at every call would be measured, too
+    if getattr(any_store, "deadline", None):
+        any_store.deadline = 60.0  # type: ignore[attr-defined]  # an emulator takes its time
     tallies = []
     for _ in range(3):
         cookie = await begin(any_store)
