@@ -72,13 +72,17 @@ class ValueTests(KitTests):
 
     async def test_nothing_expires_early(self, store: SessionStore) -> None:
         """A value is kept for at least its ttl."""
-        key, value = random_key(), random_value()
-        began = anyio.current_time()
-        await store.save(key, value, ttl=1)
-        await anyio.sleep(max(0.0, began + 0.9 - anyio.current_time()))
-        found = await store.open(key)
-        # On a machine that stood still meanwhile, it may have expired.
-        assert found == value or anyio.current_time() - began >= 1
+        for ttl in (1, 3, 10):
+            key, value = random_key(), random_value()
+            began = anyio.current_time()
+            await store.save(key, value, ttl=ttl)
+            await anyio.sleep(max(0.0, began + ttl - 0.1 - anyio.current_time()))
+            found = await store.open(key)
+            if anyio.current_time() - began < ttl:
+                assert found == value
+                return
+            # The machine stood still meanwhile, so that nothing is said: once more, with more time.
+        raise AssertionError("this store takes longer for an answer than ten seconds")
 
     async def test_a_ttl_may_be_long(self, store: SessionStore) -> None:
         """A ttl of 400 days is a ttl like any other."""
