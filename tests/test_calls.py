@@ -16,6 +16,7 @@ import pytest
 from harness import KEY
 from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
+from servers import QUIET
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -126,7 +127,7 @@ async def _share(store: SessionStore, driver: Callable[[], Awaitable[object]]) -
 
 
 async def test_a_read_over_a_redis_client_takes_less_than_its_get(redis_url: str) -> None:
-    client = Redis.from_url(redis_url, driver_info=None)
+    client = Redis.from_url(redis_url, **QUIET)
     await client.set("raw", bytes(range(200)))
     assert await _share(RedisStore(client), lambda: client.get("raw")) <= 0.9
     await client.aclose()

@@ -330,7 +330,7 @@ async def test_a_client_stays_open(redis_url: str) -> None:
 async def test_a_client_keeps_its_timeout_and_the_store_its_own(
     own_redis_server: RedisServer,
 ) -> None:
-    client = Redis.from_url(own_redis_server.url, driver_info=None, socket_timeout=0.1)
+    client = Redis.from_url(own_redis_server.url, socket_timeout=0.1, **QUIET)
     store = RedisStore(client, timeout=0.5)
     await store.save(KEY, OLD, ttl=60)
     (connection,) = client.connection_pool._available_connections
