@@ -19,6 +19,7 @@ from botocore.loaders import Loader
 from botocore.session import Session
 
 from ..errors import ConfigurationError
+from ._sockets import close_socket
 
 __all__ = ["Target", "abandon", "check_client", "check_table", "client_of", "read_url"]
 
@@ -222,17 +223,6 @@ def abandon(client: AioBaseClient) -> None:
             continue
         idle = [item[0] for queue in connector._conns.values() for item in queue]
         for protocol in [*idle, *connector._acquired]:
-            _drop(getattr(protocol, "transport", None))
+            close_socket(getattr(protocol, "transport", None))
         connector._conns.clear()
         connector._acquired.clear()
-
-
-def _drop(transport: Any) -> None:
-    if transport is None:
-        return
-    with contextlib.suppress(RuntimeError):  # marks it as closing, then misses its loop
-        transport.abort()
-    raw: Any = getattr(getattr(transport, "_ssl_protocol", None), "_transport", transport)
-    if getattr(raw, "_sock", None) is not None:
-        raw._sock.close()
-        raw._sock = None

@@ -8,12 +8,12 @@ can harm the connection: a cancelled call's reply is read and thrown away when i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections import deque
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from ._memcached_wire import OutOfStep, Replies, Reply, Request, check
+from ._sockets import close_socket
 
 __all__ = ["Link", "Lost"]
 
@@ -101,14 +101,7 @@ class Link(asyncio.Protocol):
     def abandon(self) -> None:
         """Close the socket of an event loop that was closed, which only the loop itself could."""
         transport, self._transport = self._transport, None
-        if transport is None:
-            return
-        with contextlib.suppress(RuntimeError):  # marks it as closing, then misses its loop
-            transport.abort()
-        raw: Any = getattr(getattr(transport, "_ssl_protocol", None), "_transport", transport)
-        if getattr(raw, "_sock", None) is not None:
-            raw._sock.close()
-            raw._sock = None  # it would warn that nobody closed it
+        close_socket(transport)
 
     # What the event loop calls.
 

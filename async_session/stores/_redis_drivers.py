@@ -46,6 +46,7 @@ class Driver(NamedTuple):
 
     async def take(self, pool: ConnectionPool) -> AbstractConnection:
         """Take a connection out of the pool, and connect it if it is not."""
+        # Some versions of the drivers have no types here.
         if self.name == "valkey":
             connection = await pool.get_connection("")  # type: ignore[no-untyped-call]
         else:

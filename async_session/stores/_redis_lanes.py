@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from .._shared_timer import Deadline, SharedTimer
 from ..errors import StoreUnavailable
 from ._redis_drivers import Driver
 from ._redis_errors import is_a, is_lasting, was_refused
 from ._redis_pipeline import Command, packed
+from ._sockets import close_socket
 
 if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool
@@ -241,15 +241,7 @@ async def _exchange(connection: AbstractConnection, command: Command) -> object:
 
 
 def abandon(connection: AbstractConnection) -> None:
-    # A stream can be closed only by its loop. So its socket is closed here, and taken away from the
-    # objects that would otherwise warn that nobody did.
+    """Drop a connection after its event loop was closed; it is not to complain of that."""
     writer, connection._writer, connection._reader = connection._writer, None, None
-    if writer is None:
-        return
-    transport = writer.transport
-    with contextlib.suppress(RuntimeError):  # marks it as closing, then misses its loop
-        transport.abort()
-    raw: Any = getattr(getattr(transport, "_ssl_protocol", None), "_transport", transport)
-    if getattr(raw, "_sock", None) is not None:
-        raw._sock.close()
-        raw._sock = None
+    if writer is not None:
+        close_socket(writer.transport)

@@ -112,7 +112,7 @@ class Pipeline:
             connection = self.connection = self._make_connection()
         try:
             if not self._is_ready:
-                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.connect()  # type: ignore[no-untyped-call]  # redis-py has no type
                 self._is_ready = True
                 self._reader = self._start(self._read(connection))
             while self._unsent:

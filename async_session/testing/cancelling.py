@@ -133,7 +133,7 @@ def _stepped(
         try:
             waits_for = coroutine.send(answer) if error is None else coroutine.throw(error)
         except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+            return stop.value  # type: ignore[no-any-return]  # typeshed has Any
         step(count)
         count += 1
         answer = error = None

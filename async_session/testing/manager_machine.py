@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ManagerMachine"]
 
-_SECRET = "the secret key of a test"  # noqa: S105
+_SECRET = "the secret key of a test"  # noqa: S105  # signs nobody else's cookies
 _BROWSERS = st.integers(0, 1)
 _KEYS = st.sampled_from(["a", "b"])
 #: What a request says, in the words of the model.

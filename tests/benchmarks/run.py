@@ -23,15 +23,16 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import apps  # noqa: E402  # they lie beside this program
-import measure  # noqa: E402
-import peers  # noqa: E402
-import raw  # noqa: E402
-import report  # noqa: E402
-import rows  # noqa: E402
-import served  # noqa: E402
-from drive import Call, driver  # noqa: E402
-from servers import MemcachedServer, RedisServer, SecantusServer  # noqa: E402
+# They lie beside this program.
+import apps
+import measure
+import peers
+import raw
+import report
+import rows
+import served
+from drive import Call, driver
+from servers import MemcachedServer, RedisServer, SecantusServer
 
 #: Sessions of each app: every request that is under way has one of its own.
 SESSIONS = 64
