@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from servers import QUIET, RedisServer, free_port
 
 from async_session.errors import ConfigurationError, StoreError, StoreUnavailable
+from async_session.stores._redis_pipeline import Pipeline
 from async_session.stores.base import Match
 from async_session.stores.redis import RedisStore
 
@@ -173,18 +174,41 @@ async def test_a_client_is_not_retried_behind_our_back(own_redis_server: RedisSe
 async def test_no_exception_of_the_driver_comes_through(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, answer: Exception, kind: type[StoreError]
 ) -> None:
-    store = RedisStore(redis_url)
+    client = Redis.from_url(redis_url, **QUIET)
 
     async def read_response(*args: Any, **kwargs: Any) -> Any:
         raise answer
 
+    def send(*args: Any) -> asyncio.Future[Any]:
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(answer)
+        return future
+
     monkeypatch.setattr("redis.asyncio.connection.Connection.read_response", read_response)
-    for call in calls(store):
-        with pytest.raises(StoreError) as caught:
-            await call
-        assert type(caught.value) is kind
-        assert repr(caught.value.__cause__) == repr(answer)
+    monkeypatch.setattr(Pipeline, "send", send)
+    for store in (RedisStore(redis_url), RedisStore(client)):
+        for call in calls(store):
+            with pytest.raises(StoreError) as caught:
+                await call
+            assert type(caught.value) is kind
+            assert repr(caught.value.__cause__) == repr(answer)
+        await store.aclose()
+    await client.aclose()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("can_share", [True, False])
+async def test_without_hiredis_there_is_a_pool(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, can_share: bool
+) -> None:
+    monkeypatch.setattr("async_session.stores._redis_urls.CAN_SHARE", can_share)
+    store, client = RedisStore(redis_url), Redis.from_url(redis_url, **QUIET)
+    before = len(await client.client_list())
+    await asyncio.gather(*(store.save(f"{n:064}", OLD, ttl=60) for n in range(9)))
+    assert await store.open(f"{8:064}") == OLD
+    assert (len(await client.client_list()) - before == 1) is can_share
     await store.aclose()
+    await client.aclose()
 
 
 @pytest.mark.anyio

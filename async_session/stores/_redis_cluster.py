@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 from .._aio import deadline
 from .._shared_timer import Deadline, SharedTimer
 from ..errors import StoreUnavailable
+from ._redis_commands import packed
 from ._redis_drivers import Driver
 from ._redis_errors import is_a
 from ._redis_lanes import Primary, Request, may_repeat
@@ -74,6 +75,10 @@ class Cluster:
             self._doubt(request)
             raise
 
+    async def call_again(self, request: Request, error: Exception) -> object:
+        """Raise the error: `call` has tried again."""
+        raise error
+
     async def _follow(self, request: Request) -> object:
         slot = self._slot(request)
         ask_at: Address | None = None
@@ -120,7 +125,7 @@ class Cluster:
             primary.abandon()
 
     def _slot(self, request: Request) -> int:
-        return int(self._driver.crc.key_slot(request.name.encode()))
+        return int(self._driver.crc.key_slot(request.name))
 
     def _primary(self, address: Address) -> Primary:
         primary = self._primaries.get(address)
@@ -170,7 +175,7 @@ class Cluster:
         candidates = dict.fromkeys([*self._known, *self._seeds])
         last: Exception = StoreUnavailable("no node of the cluster is known")
         for address in sorted(candidates, key=self._suspects.__contains__):
-            request = Request("", ("CLUSTER", "SLOTS"), again=True, replicas=0, until=0)
+            request = Request(b"", packed(b"CLUSTER", b"SLOTS"), 0, again=True)
             try:
                 async with deadline(_MAP_TIMEOUT):
                     answer = await self._primary(address).trip(request)

@@ -5,6 +5,7 @@ Types are written as redis-py's. Nothing is imported before a store is made.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import inspect
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool, Redis, RedisCluster
     from redis.asyncio.connection import AbstractConnection
 
-__all__ = ["CONNECT_TIMEOUT", "MAX_CONNECTIONS", "Driver", "driver", "driver_of"]
+__all__ = ["CONNECT_TIMEOUT", "MAX_CONNECTIONS", "Driver", "driver", "driver_of", "take_over"]
 
 #: Connections per event loop and server, when the store makes them. More callers wait for one.
 MAX_CONNECTIONS: Final = 100
@@ -112,3 +113,19 @@ def driver_of(client: object) -> Driver | None:
         if name in {"redis", "valkey"} and f"{name}.asyncio" in sys.modules:
             return driver(name)
     return None
+
+
+def take_over(
+    connection: AbstractConnection, protocol: asyncio.Protocol
+) -> tuple[asyncio.Transport, object, Callable[[str], Exception]]:
+    """Give what a connection receives from now on to `protocol`; the connection is then empty.
+
+    Returns:
+        Its transport; what has to be kept as long as that is open, because it closes it when it is
+        collected; and how the driver reads a refusal.
+    """
+    parser: Any = connection._parser
+    writer: Any = connection._writer
+    connection._reader = connection._writer = None
+    writer.transport.set_protocol(protocol)
+    return writer.transport, writer, parser.parse_error

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from .._shared_timer import Deadline, SharedTimer
 from ..errors import StoreUnavailable
+from ._redis_commands import packed, with_script
 from ._redis_drivers import Driver
 from ._redis_errors import is_a, is_lasting, was_refused
-from ._redis_pipeline import Command, packed
 from ._sockets import close_socket
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
 __all__ = [
-    "REPLACE",
-    "SCRIPT",
     "Lane",
     "Primary",
     "Request",
@@ -28,15 +26,6 @@ __all__ = [
     "may_repeat",
     "should_repeat",
 ]
-
-#: The only thing Redis cannot do in one command: replace a value that begins with a version.
-SCRIPT: Final = b"""
-if redis.call('GETRANGE', KEYS[1], 0, 15) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
-return 1
-"""
-#: EVALSHA of the script, up to its keys.
-REPLACE: Final = ("EVALSHA", hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest(), 1)
 
 # How much before a call's end the server is to stop waiting for replicas, in seconds: its answer
 # says more than no answer.
@@ -49,28 +38,22 @@ class Request:
     Attributes:
         name: the key in Redis.
         command: all of it.
+        until: the loop's time at which the caller gives up.
         again: whether it may be sent twice when its answer was lost.
         replicas: how many must have what it wrote before it counts as done.
-        until: the loop's time at which the caller gives up.
         sent: whether a server may have read it, without having answered.
     """
 
     __slots__ = ("again", "command", "name", "replicas", "sent", "until")
 
     def __init__(
-        self,
-        name: str,
-        command: Command,
-        *,
-        again: bool,
-        replicas: int,
-        until: float,
+        self, name: bytes, command: bytes, until: float, *, again: bool, replicas: int = 0
     ) -> None:
         self.name = name
         self.command = command
+        self.until = until
         self.again = again
         self.replicas = replicas
-        self.until = until
         self.sent = False
 
 
@@ -96,8 +79,12 @@ def should_repeat(exc: Exception, request: Request) -> bool:
 class Lane(Protocol):
     """What a store uses on one event loop."""
 
-    async def call(self, request: Request) -> object:
+    def call(self, request: Request) -> Awaitable[object]:
         """Send a request and return its answer; raise `TimeoutError` if its time is over."""
+        ...
+
+    async def call_again(self, request: Request, error: Exception) -> object:
+        """Do what can still be done after `call` has raised `error`: mostly raise it."""
         ...
 
     async def aclose(self) -> None:
@@ -129,8 +116,11 @@ class Primary:
         self._timer = SharedTimer()
         self._doubtful = False
 
-    async def call(self, request: Request) -> object:
+    def call(self, request: Request) -> Awaitable[object]:
         """Send a request, and once more where that is safe."""
+        return self._call(request)
+
+    async def _call(self, request: Request) -> object:
         try:
             with Deadline(self._timer, request.until):
                 try:
@@ -142,6 +132,10 @@ class Primary:
         except TimeoutError:
             self.doubt()
             raise
+
+    async def call_again(self, request: Request, error: Exception) -> object:
+        """Raise the error: `call` has tried again."""
+        raise error
 
     async def trip(self, request: Request, *, asking: bool = False) -> object:
         """Send one command, once, and read its answer.
@@ -197,7 +191,7 @@ class Primary:
 
 async def _answer(connection: AbstractConnection, request: Request, *, asking: bool) -> object:
     if asking:
-        await _exchange(connection, ("ASKING",))
+        await _exchange(connection, packed(b"ASKING"))
     request.sent = True
     try:
         answer = await _exchange(connection, request.command)
@@ -206,8 +200,8 @@ async def _answer(connection: AbstractConnection, request: Request, *, asking: b
             raise
         # The server was restarted, took over, or never saw the script. EVAL leaves it there.
         if asking:
-            await _exchange(connection, ("ASKING",))
-        answer = await _exchange(connection, ("EVAL", SCRIPT, *request.command[2:]))
+            await _exchange(connection, packed(b"ASKING"))
+        answer = await _exchange(connection, with_script(request.command))
     # Nothing was written: a refused condition, a delete of nothing.
     if request.replicas and answer not in {None, 0}:
         await _await_replicas(connection, request)
@@ -218,7 +212,8 @@ async def _await_replicas(connection: AbstractConnection, request: Request) -> N
     """Wait, on the connection that wrote, until enough replicas have it."""
     left = request.until - asyncio.get_running_loop().time() - _MARGIN
     # A timeout of 0 would be none.
-    found = await _exchange(connection, ("WAIT", request.replicas, max(1, int(left * 1000))))
+    command = packed(b"WAIT", request.replicas, max(1, int(left * 1000)))
+    found = await _exchange(connection, command)
     if cast("int", found) < request.replicas:
         raise StoreUnavailable(
             f"Redis has it, but only on {found} replicas in time, and wait_replicas is "
@@ -226,14 +221,14 @@ async def _await_replicas(connection: AbstractConnection, request: Request) -> N
         )
 
 
-async def _exchange(connection: AbstractConnection, command: Command) -> object:
+async def _exchange(connection: AbstractConnection, command: bytes) -> object:
     """Send a command and read its answer, within the caller's deadline and no other.
 
     A client's own `socket_timeout` would make a task of every write and a timer for every answer.
     """
     patience, connection.socket_timeout = connection.socket_timeout, None
     try:
-        await connection.send_packed_command(packed(command))
+        await connection.send_packed_command(command)
     finally:
         if connection.socket_timeout is None:  # else the driver has changed it meanwhile
             connection.socket_timeout = patience

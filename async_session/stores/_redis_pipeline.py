@@ -1,36 +1,40 @@
 """One Redis connection that many requests share: each writes at once and takes its answer in turn.
 
-    ask() --> unsent:  [a, b, c] --> writer, one write per turn of the loop --> server
-              waiting: [a, b, c] <-- reader, always on            <-- answers, in order
+    send() --> unsent:  [a, b, c] --> one write per turn of the loop --> server
+               waiting: [a, b, c] <-- answers, in order              <--
 
 Redis answers in the order of the commands, so the oldest waiter owns the next answer. That is the
 whole protocol, and it makes a cancelled waiter harmless: its future is done, its answer is read
 and thrown away. What goes wrong on the connection itself goes wrong for everybody who waits; the
 next command connects anew. One timer watches the oldest waiter, instead of one for every command.
 
-Only public methods of redis-py's `Connection` are used; valkey-py has the same.
+The driver makes the connection (names, TLS, passwords, databases) and hands over its transport:
+to take each answer through the driver costs three times as much as all the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
 
+from ._redis_drivers import take_over
 from ._redis_errors import is_a
+from ._sockets import close_socket
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
-__all__ = ["Command", "Pipeline", "packed"]
+__all__ = ["CAN_SHARE", "Pipeline"]
 
-Command = tuple[str | bytes | int, ...]
+#: Whether answers can be read: the driver itself can do without hiredis.
+CAN_SHARE: Final = find_spec("hiredis") is not None
 
-# Bytes that an idle connection takes without making its writer wait.
-_SMALL = 16_384
+_NOTHING: Final = object()
 
 
 class Pipeline:
@@ -47,173 +51,157 @@ class Pipeline:
         # What works for everybody keeps nothing of the request that happened to start it.
         self._context = Context()
         #: who waits for an answer, the oldest first, and until when
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self.waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         #: commands that go out with the next write: the last ones of those who wait
         self._unsent: list[bytes] = []
-        #: the connection; it can be used once it is ready
-        self.connection: AbstractConnection | None = None
-        self._is_ready = False
-        self._writer: asyncio.Task[None] | None = None
-        self._reader: asyncio.Task[None] | None = None
+        #: the connection, when it can be used
+        self.link: Link | None = None
+        self._connecting: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
 
-    async def ask(self, command: Command, *, until: float) -> Any:
-        """Send a command, and return its answer. May be cancelled at any time.
+    def send(self, command: bytes, until: float) -> asyncio.Future[Any]:
+        """Send a command; return a future of its answer, which may be cancelled at any time.
+
+        The command is sent nevertheless, and done before whatever is sent after it.
 
         Args:
             command: all of it.
             until: the loop's time by which it fails, and the connection with it. Not before that
                 of an earlier command.
 
-        Raises:
-            TimeoutError: no answer came in time.
-            Exception: the driver's `ResponseError` for what the server refused, its
-                `ConnectionError` or an `OSError` if the connection was lost.
+        Returns:
+            The answer; or `TimeoutError`: none came in time; the driver's `ResponseError`: the
+            server refused it; its `ConnectionError` or an `OSError`: the connection was lost.
         """
-        connection = self.connection
-        data = packed(command)
-        # If nothing is under way the connection takes this at once, whoever is cancelled.
-        at_once = self._is_ready and not self._waiting and len(data) < _SMALL
         future = self._loop.create_future()
-        self._waiting.append((future, until))
+        is_idle = not self.waiting
+        self.waiting.append((future, until))
         if self._watch is None:
-            self._watch = self._loop.call_at(until, self._check_oldest, context=self._context)
-        if at_once and connection is not None:
-            try:
-                await connection.send_packed_command([data], check_health=False)
-            except Exception as error:
-                await self._fail(connection, error)
-        else:
-            self._unsent.append(data)
-            if self._writer is None:
-                # It begins with the next turn of the loop: what is asked in this one goes along.
-                self._writer = self._start(self._write())
-        return await future
+            self._watch_at(until)
+        link = self.link
+        if is_idle and link is not None:
+            link.transport.write(command)
+            return future
+        self._unsent.append(command)
+        if len(self._unsent) == 1:
+            # With the next turn of the loop: what is asked in this one goes along.
+            if link is not None:
+                self._loop.call_soon(self._flush, context=self._context)
+            elif self._connecting is None:
+                self._connecting = self._loop.create_task(self._connect(), context=self._context)
+        return future
 
     async def aclose(self) -> None:
         """Close the connection; those who still wait get a `ConnectionError`, Python's own."""
-        tasks = [task for task in (self._writer, self._reader) if task is not None]
-        self._drop(ConnectionError("the store was closed"))
-        if tasks:
-            await asyncio.wait(tasks)
+        connecting, link = self._connecting, self.link
+        self.drop(ConnectionError("the store was closed"))
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.wait([connecting])
+        if link is not None:
+            await link.closed
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(work, context=self._context)
-        # It may wait for ever, also when the loop is closed without a word: that is no complaint.
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
-        return task
+    def abandon(self) -> None:
+        """Drop the connection of an event loop that was closed."""
+        if self.link is not None:
+            close_socket(self.link.transport)
 
-    # Writing
+    # Connecting and writing
 
-    async def _write(self) -> None:
-        """Connect if need be, and send until nothing is left to send."""
-        connection = self.connection
-        if connection is None:
-            connection = self.connection = self._make_connection()
+    async def _connect(self) -> None:
+        connection = self._make_connection()
         try:
-            if not self._is_ready:
-                await connection.connect()  # type: ignore[no-untyped-call]  # redis-py has no type
-                self._is_ready = True
-                self._reader = self._start(self._read(connection))
-            while self._unsent:
-                commands, self._unsent = self._unsent, []
-                await connection.send_packed_command(commands, check_health=False)
-            self._writer = None
+            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py has no type
+            self.link = Link(self, connection)
+            self._flush()
         except Exception as error:
-            await self._fail(connection, error)
-        except asyncio.CancelledError:
-            await self._fail(connection, ConnectionError("the event loop has ended"))
-            raise
+            self.drop(error)
+        finally:
+            self._connecting = None
+            await connection.disconnect(nowait=True)
 
-    # Reading
-
-    async def _read(self, connection: AbstractConnection) -> None:
-        """Hand out answers until the connection breaks or the loop ends."""
-        try:
-            while True:
-                try:
-                    answer = await connection.read_response(
-                        disable_decoding=True, timeout=math.inf, disconnect_on_error=False
-                    )
-                except Exception as refusal:
-                    if not is_a(refusal, "ResponseError"):
-                        raise
-                    self._answer(refusal)  # for this one command only
-                    if is_a(refusal, "ReadOnlyError"):
-                        # It was the primary. The next connection finds the new one by its name.
-                        raise ConnectionError("it is a replica now") from refusal
-                else:
-                    self._answer(answer)
-        except Exception as error:
-            await self._fail(connection, error)
-        except asyncio.CancelledError:
-            await self._fail(connection, ConnectionError("the event loop has ended"))
-            raise
-
-    def _answer(self, answer: object) -> None:
-        if not self._waiting:
-            raise ConnectionError("an answer that nobody asked for")
-        future, _ = self._waiting.popleft()
-        if future.done():
-            return  # the waiter was cancelled
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)
+    def _flush(self) -> None:
+        if self.link is not None:
+            commands, self._unsent = self._unsent, []
+            self.link.transport.write(b"".join(commands))
 
     # Failing
 
-    def _check_oldest(self) -> None:
-        """Drop the connection if the oldest waiter is out of time; look again when it will be."""
-        self._watch = None
-        late = TimeoutError("no answer in time")
-        while self._waiting and self._waiting[0][1] <= self._loop.time():
-            if self._is_ready:
-                self._drop(late)
-                return
-            # Connecting may take longer than one command may wait: nothing was sent for it yet.
-            self._unsent.pop(0)
-            _set_error(self._waiting.popleft()[0], late)
-        if self._waiting:
-            until = self._waiting[0][1]
-            self._watch = self._loop.call_at(until, self._check_oldest, context=self._context)
-
-    async def _fail(self, connection: AbstractConnection, error: Exception) -> None:
-        """Drop a connection on which something went wrong, unless that was done already."""
-        if connection is self.connection:
-            self._drop(error)
-        await connection.disconnect(nowait=True)
-
-    def _drop(self, error: Exception) -> None:
+    def drop(self, error: Exception) -> None:
         """Let everybody who waits fail, and the next command connect anew."""
-        for task in (self._writer, self._reader):
-            if task is not None and task is not asyncio.current_task(self._loop):
-                task.cancel()
-        self._writer = self._reader = self.connection = None
-        self._is_ready = False
-        waiting, self._waiting = self._waiting, deque()
+        link, self.link = self.link, None
+        if link is not None:
+            link.transport.abort()
+        waiting = list(self.waiting)
+        self.waiting.clear()
         self._unsent = []
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
         for future, _ in waiting:
-            _set_error(future, error)
+            # An exception for each: a shared one collects tracebacks.
+            _set_error(future, type(error)(*error.args))
+
+    def _watch_at(self, when: float) -> None:
+        self._watch = self._loop.call_at(when, self._check_oldest, context=self._context)
+
+    def _check_oldest(self) -> None:
+        """Drop the connection if the oldest waiter is out of time; look again when it will be."""
+        self._watch = None
+        late = TimeoutError("no answer in time")
+        while self.waiting and self.waiting[0][1] <= self._loop.time():
+            if self.link is not None:
+                self.drop(late)
+                return
+            # Connecting may take longer than one command may wait: nothing was sent for it yet.
+            self._unsent.pop(0)
+            _set_error(self.waiting.popleft()[0], late)
+        if self.waiting:
+            self._watch_at(self.waiting[0][1])
 
 
-def packed(command: Command) -> bytes:
-    """Return a command as Redis reads it.
+class Link(asyncio.Protocol):
+    """A connection that was made, and hands out what it answers."""
 
-    The driver's own way to write it costs half as much as the rest of a read.
-    """
-    parts = [b"*%d\r\n" % len(command)]
-    for item in command:
-        data = item if type(item) is bytes else str(item).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
+    def __init__(self, pipeline: Pipeline, connection: AbstractConnection) -> None:
+        self._pipeline = pipeline
+        self._waiting = pipeline.waiting
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.transport, self._holder, refusal = take_over(connection, self)
+        hiredis = import_module("hiredis")
+        self._reader: Any = hiredis.Reader(replyError=refusal, notEnoughData=_NOTHING)
+
+    def data_received(self, data: bytes) -> None:
+        waiting, reader = self._waiting, self._reader
+        try:
+            reader.feed(data)
+            while (answer := reader.gets()) is not _NOTHING:
+                if not waiting:
+                    raise ConnectionError("an answer that nobody asked for")
+                future = waiting.popleft()[0]
+                if isinstance(answer, Exception):
+                    _set_error(future, answer)  # for this one command only
+                    if is_a(answer, "ReadOnlyError"):
+                        # It was the primary. The next connection finds the new one by its name.
+                        raise ConnectionError("it is a replica now")
+                elif not future.done():  # else the waiter was cancelled
+                    future.set_result(answer)
+        except Exception as error:
+            self._lost(error)
+
+    def eof_received(self) -> None:
+        self._lost(ConnectionError("Redis closed the connection"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost(exc or ConnectionError("the connection was lost"))
+        self.closed.set_result(None)
+
+    def _lost(self, error: Exception) -> None:
+        if self._pipeline.link is self:
+            self._pipeline.drop(error)
 
 
 def _set_error(future: asyncio.Future[Any], error: Exception) -> None:
-    """Let a waiter fail, with an exception of its own: a shared one collects tracebacks."""
     if not future.done():
-        future.set_exception(type(error)(*error.args))
+        future.set_exception(error)
         future.exception()  # seen: a waiter that was cancelled just now will not look at it

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
+from ._redis_commands import with_script
 from ._redis_drivers import Driver
 from ._redis_errors import is_a
-from ._redis_lanes import SCRIPT, Primary, Request, abandon, should_repeat
+from ._redis_lanes import Primary, Request, should_repeat
 from ._redis_pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -25,21 +27,23 @@ class Shared(Primary):
         super().__init__(driver, pool)
         self._pipeline = Pipeline(pool.make_connection)
 
-    async def call(self, request: Request) -> object:
-        """Send a request, and once more where that is safe; the pipeline keeps the time."""
+    def call(self, request: Request) -> Awaitable[object]:
+        """Send a request; the pipeline keeps the time."""
         if request.replicas:
-            return await super().call(request)
+            return super().call(request)
         request.sent = True
-        try:
-            return await self._pipeline.ask(request.command, until=request.until)
-        except Exception as exc:
-            if is_a(exc, "NoScriptError"):
-                command = ("EVAL", SCRIPT, *request.command[2:])
-            elif should_repeat(exc, request):
-                command = request.command
-            else:
-                raise
-        return await self._pipeline.ask(command, until=request.until)
+        return self._pipeline.send(request.command, request.until)
+
+    async def call_again(self, request: Request, error: Exception) -> object:
+        """Send a request once more, where that is safe."""
+        command = request.command
+        if request.replicas:
+            raise error
+        if is_a(error, "NoScriptError"):
+            command = with_script(command)
+        elif not should_repeat(error, request):
+            raise error
+        return await self._pipeline.send(command, request.until)
 
     async def aclose(self) -> None:
         """Close the connection, and the pool."""
@@ -49,6 +53,4 @@ class Shared(Primary):
     def abandon(self) -> None:
         """Drop connections whose event loop was closed without closing its generators."""
         super().abandon()
-        connection = self._pipeline.connection
-        if connection is not None:
-            abandon(connection)
+        self._pipeline.abandon()

@@ -11,6 +11,7 @@ from ._redis_cluster import Address, Cluster
 from ._redis_drivers import Driver, driver
 from ._redis_errors import is_a
 from ._redis_lanes import Lane, Primary
+from ._redis_pipeline import CAN_SHARE
 from ._redis_shared import Shared
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def _server(parts: _Parts) -> Callable[[], Lane]:
     settings = parts.settings(host=parts.hosts, path=parts.url.path)
     make_pool = parts.driver.connection.ConnectionPool
     make_pool(**settings)
-    return lambda: Shared(parts.driver, make_pool(**settings))
+    settings["protocol"] = 2  # in RESP3 a server may speak without being asked
+    lane = Shared if CAN_SHARE else Primary
+    return lambda: lane(parts.driver, make_pool(**settings))
 
 
 def _cluster(parts: _Parts) -> Callable[[], Lane]:

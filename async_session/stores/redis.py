@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, StoreUnavailable
+from . import _redis_commands as commands
 from ._redis_errors import translated
-from ._redis_lanes import REPLACE, Lane, Request
+from ._redis_lanes import Lane, Request
 from ._redis_targets import target_of
 from .base import VERSION_SIZE, Match
 
@@ -69,7 +70,7 @@ class RedisStore:
             raise ConfigurationError(f"wait_replicas is a number of replicas, not {wait_replicas}")
         #: Every call ends within this many seconds.
         self.deadline = float(timeout)
-        self._prefix = prefix
+        self._prefix = prefix.encode()
         self._replicas = int(wait_replicas)
         self._target = target_of(client)
         #: What is used on each event loop, and, if it is the store's own, what closes it.
@@ -77,33 +78,34 @@ class RedisStore:
         self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None]] = {}
 
     def __repr__(self) -> str:
-        return f"RedisStore({self._target.shown}, prefix={self._prefix!r})"
+        return f"RedisStore({self._target.shown}, prefix={self._prefix.decode()!r})"
 
     async def open(self, key: str, /) -> bytes | None:
         """Return the value under `key`, or None if there is none."""
-        name = self._prefix + key
-        found: bytes | None = await self._call(name, "GET", name, again=True)
+        name = self._prefix + key.encode()
+        found: bytes | None = await self._ask(name, commands.get(name), again=True)
         return found
 
     async def save(
         self, key: str, data: bytes, /, *, ttl: int, match: Match | bytes = Match.ANY
     ) -> bool:
         """Store `data` under `key` for `ttl` seconds if `match` holds; return whether it did."""
-        name = self._prefix + key
-        if match is Match.ANY:
-            return await self._write(name, "SET", name, data, "EX", ttl) is not None
-        if match is Match.ABSENT:
-            return await self._write(name, "SET", name, data, "EX", ttl, "NX") is not None
-        if not isinstance(match, bytes) or len(match) != VERSION_SIZE:
+        name = self._prefix + key.encode()
+        if not isinstance(match, bytes):
+            command = commands.put(name, data, ttl, only_new=match is Match.ABSENT)
+        elif len(match) == VERSION_SIZE:
+            command = commands.replace(name, match, data, ttl)
+        else:
             raise ValueError(f"a version is {VERSION_SIZE} bytes, not {match!r}")
-        replaced: object = await self._write(name, *REPLACE, name, match, data, ttl)
-        return replaced == 1
+        # 1 or OK; 0 or nothing.
+        return bool(await self._ask(name, command, again=False, replicas=self._replicas))
 
     async def delete(self, key: str, /) -> None:
         """Remove `key`. A key that is not there is no error."""
-        name = self._prefix + key
+        name = self._prefix + key.encode()
         # Sent again it would find nothing, and nothing is what no replica has to have.
-        await self._write(name, "DEL", name, again=not self._replicas)
+        again = not self._replicas
+        await self._ask(name, commands.remove(name), again=again, replicas=self._replicas)
 
     async def aclose(self) -> None:
         """Close the connections that the store made on this event loop; never a client's.
@@ -116,21 +118,17 @@ class RedisStore:
         if guard is not None:
             await guard.aclose()
 
-    def _write(
-        self, name: str, *command: str | bytes | int, again: bool = False
-    ) -> Coroutine[object, object, Any]:
-        return self._call(name, *command, again=again, replicas=self._replicas)
-
-    async def _call(
-        self, name: str, *command: str | bytes | int, again: bool, replicas: int = 0
-    ) -> Any:
+    async def _ask(self, name: bytes, command: bytes, *, again: bool, replicas: int = 0) -> Any:
         """Send one command and return its answer, within the deadline; translate what fails."""
         loop = asyncio.get_running_loop()
         lane = self._lanes.get(loop) or await self._new_lane(loop)
         until = loop.time() + self.deadline
-        request = Request(name, command, again=again, replicas=replicas, until=until)
+        request = Request(name, command, until, again=again, replicas=replicas)
         try:
-            return await lane.call(request)
+            try:
+                return await lane.call(request)
+            except Exception as exc:
+                return await lane.call_again(request, exc)
         except TimeoutError as exc:
             raise StoreUnavailable(f"Redis did not answer within {self.deadline:g} s") from exc
         except StoreUnavailable:
