@@ -48,7 +48,7 @@ async def send_with_session(
     """Pass a message on; commit the session before the first, and add its headers to that one."""
     if not session._answered and message["type"] in STARTS:
         try:
-            action = await manager.commit(session)
+            action = await manager.commit_changes(session)
         except StoreError as error:
             # The app's own error handlers cannot be reached from inside send.
             if message["type"] == "websocket.accept":

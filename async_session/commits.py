@@ -67,7 +67,8 @@ class Committer(Updates):
         record, data = self._record(session, stored, origin.serializer)
         ttl = self._ttl(session, record)
         assert origin.version is not None
-        if not await self.store.save(origin.key, data, ttl=ttl, match=origin.version):
+        saving = self.store.save(origin.key, data, ttl=ttl, match=origin.version)
+        if not await (saving if self.prompt else self.safely(saving)):
             return False
         self._adopt(session, origin.id, record, origin.payload)
         return True

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
+from async_session._aio import deadline, run_to_completion
+from async_session._shared_timer import Deadlines
 from async_session.codec import Codec
 from async_session.errors import StoreError, StoreUnavailable
 from async_session.events import note
+from async_session.outage import too_slow
 from async_session.policy import SessionPolicy
 from async_session.record import CorruptRecord, Record, Tombstone, decode, new_record, version_of
 from async_session.session import Origin, Session
@@ -15,6 +20,8 @@ from async_session.stores.base import Match, SessionStore
 from async_session.tokens import store_key
 
 __all__ = ["STORED", "Found", "GuardedWrites", "Stored", "came_after"]
+
+T = TypeVar("T")
 
 #: Header entries that a session has as attributes, or that each write decides anew.
 _KNOWN = frozenset(("owner", "authenticated_at", "lifetime", "after"))
@@ -40,10 +47,45 @@ class GuardedWrites:
     codec: Codec
     clock: Callable[[], float]
 
-    @property
-    def instant(self) -> bool:
-        """Whether the store never waits: its deadline is 0. Nothing can interrupt its calls."""
-        return getattr(self.store, "deadline", None) == 0
+    #: whether the store never waits: its deadline is 0. Nothing can interrupt its calls
+    instant: bool = field(init=False)
+    #: whether one call of the store needs no care: it ends in time, and goes on for the cancelled
+    prompt: bool = field(init=False)
+    _deadlines: Deadlines = field(init=False)
+
+    def __post_init__(self) -> None:
+        own: float | None = getattr(self.store, "deadline", None)
+        in_time = own is not None and own <= self.policy.timeout
+        in_order = own == 0 or getattr(self.store, "in_order", False) is True
+        object.__setattr__(self, "instant", own == 0)
+        object.__setattr__(self, "prompt", in_time and in_order)
+        object.__setattr__(self, "_deadlines", Deadlines(self.policy.timeout))
+
+    # Whole, and in time
+
+    async def safely(self, work: Coroutine[object, object, T], *, began: float | None = None) -> T:
+        """Carry out `work` whole, whoever is cancelled meanwhile, within the policy's timeout.
+
+        Args:
+            work: what is to be done.
+            began: since when the time counts, by `time.monotonic`; None for now.
+
+        Raises:
+            StoreUnavailable: it was not done in time.
+        """
+        if self.instant:  # nothing can interrupt it
+            return await work
+        return await run_to_completion(self._in_time(work, began))
+
+    async def _in_time(self, work: Coroutine[object, object, T], began: float | None) -> T:
+        try:
+            if began is None:
+                with self._deadlines.start():
+                    return await work
+            async with deadline(self.policy.timeout - (time.monotonic() - began)):
+                return await work
+        except TimeoutError as error:
+            raise too_slow(self.policy.timeout) from error
 
     # What a session looks like in the store
 
@@ -106,6 +148,19 @@ class GuardedWrites:
                 return STORED
         except StoreUnavailable as error:
             lost = error
+        return await self._look(key, data, ttl=ttl, match=match, idempotent=idempotent, lost=lost)
+
+    async def _look(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        ttl: int,
+        match: Match | bytes,
+        idempotent: bool = False,
+        lost: StoreUnavailable | None,
+    ) -> Found | Stored:
+        """Do the rest of `_put`: a save was refused, or its answer was `lost`."""
         version = version_of(data)
         while True:
             found = await self._read_again(key, lost)
@@ -156,16 +211,14 @@ class GuardedWrites:
         """Remember what is stored now, and what this session itself put into it."""
         origin = session._origin
         key = origin.key if origin and origin.id == session_id else store_key(session_id)
-        session._origin = Origin(
-            session_id,
-            key,
-            record.version,
-            payload,
-            record.serializer,
-            record.written,
-            stored=None if record.payload == payload else record.payload,
+        _, written, whole, serializer, extras, version = record
+        stored = None if whole == payload else whole
+        # As `Origin(...)`, without a call of Python's: this is on the path of every write.
+        session._origin = tuple.__new__(
+            Origin,
+            (session_id, key, version, payload, serializer, written, False, None, stored),
         )
-        session._extras = record.extras
+        session._extras = extras
         session._cleared = False
 
     def _dropped(self, session: Session, origin: Origin, found: Found | Stored) -> bool:

@@ -10,13 +10,12 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import NoReturn
 
 from async_session import policy as rules
-from async_session._aio import run_to_completion
 from async_session._checks import as_clock
 from async_session.codec import Codec
 from async_session.commits import Committer
 from async_session.errors import SessionError, SessionGone, StoreError
 from async_session.events import Listener, note
-from async_session.opening import Opener, too_slow
+from async_session.opening import Opener
 from async_session.plan import CookieAction, cookie_action, rule_for
 from async_session.policy import SessionPolicy, as_policy
 from async_session.record import Ended
@@ -29,7 +28,7 @@ __all__ = ["CookieAction", "SessionManager"]
 
 # Members of an enum are slow to look up, and every write asks for these.
 _KEEP, _END = Intent.KEEP, Intent.END
-_WRITE, _REFRESH = rules.Store.WRITE, rules.Store.REFRESH
+_WRITE, _REFRESH, _STORE_END = rules.Store.WRITE, rules.Store.REFRESH, rules.Store.END
 
 _TOO_LATE = (
     "a session was started, or given a new id, when its cookie could no longer be sent: do it "
@@ -76,7 +75,6 @@ class SessionManager(Opener):
         codec = Codec(policy.serializer, max_size=policy.max_size)
         super().__init__(store, signer, codec, policy=policy, clock=clock, on_event=on_event)
         self._committer = Committer(store=store, policy=policy, codec=codec, clock=clock)
-        self._instant = self._committer.instant
 
     # Committing
 
@@ -93,25 +91,30 @@ class SessionManager(Opener):
             StoreUnavailable: the store cannot be reached, or not in time.
         """
         action = self.action_of_a_read(session)
-        if action is not None:
-            return action
+        return await self.commit_changes(session) if action is None else action
+
+    async def commit_changes(self, session: Session) -> CookieAction:
+        """Do what `commit` does, where `action_of_a_read` has returned None."""
         session._answered = True
         if session.unavailable or session._failed:
             no_store = session.unavailable and self.policy.on_store_error == "anonymous"
             return CookieAction(vary=session.accessed, no_store=no_store)
-        kept, rule = True, await self._rule(session)
+        now = int(self.clock())
+        kept, rule = True, self._rule(session, now)
         if rule is not None:
             session._failed = True  # until it has succeeded: a failed commit is not tried again
             kept = await self._guarded(session, rule)
             session._failed = session._dirty = False
             if not kept and rule.store is _WRITE and self.policy.on_gone == "raise":
                 raise _gone(session)
+        elif session._events:
+            await self._tell(session)
         origin = session._origin
         return cookie_action(
             session,
             rule if kept else None,
             self.policy,
-            now=int(self.clock()),
+            now=now,
             value=None if origin is None else self._signer.sign(origin.id),
         )
 
@@ -122,8 +125,9 @@ class SessionManager(Opener):
             SessionGone: another request ended it.
             SessionError: it is new and the response has started: its cookie cannot be sent.
         """
-        rule = await self._rule(session)
+        rule = self._rule(session, int(self.clock()))
         if rule is None:
+            await self._tell(session)
             raise _gone(session)
         if self._is_late(session, rule):
             self._refuse(session)
@@ -145,8 +149,11 @@ class SessionManager(Opener):
         session._answered = True
         if session.unavailable or session._failed:
             return
-        rule = await self._rule(session)
-        if rule is None or not (session._dirty or session._handed_out or session._intent.renews):
+        rule = self._rule(session, int(self.clock()))
+        if rule is None:
+            await self._tell(session)
+            return
+        if not (session._dirty or session._handed_out or session._intent.renews):
             return
         if rule.store is _REFRESH or not session._dirty:
             rule = rule._replace(store=rules.Store.NONE)  # only a change made in place is left
@@ -174,22 +181,19 @@ class SessionManager(Opener):
         session._failed = True
         raise SessionError(_TOO_LATE)
 
-    async def _rule(self, session: Session) -> rules.Rule | None:
-        rule = rule_for(session, self.policy, now=int(self.clock()))
+    def _rule(self, session: Session, now: int) -> rules.Rule | None:
+        rule = rule_for(session, self.policy, now=now)
         if rule is None and session._dirty:
             session._dirty = False  # there is nothing to save it to
-            await self._told(session, "dropped", session.handle, reason="superseded")
+            note(session, "dropped", session.handle, reason="superseded")
         return rule
 
     async def _guarded(self, session: Session, rule: rules.Rule) -> bool:
         """Carry a row out, whole or not at all; return False if another request was there first."""
         try:
             work = self._work(session, rule)
-            if work is not None:
-                # A store that never waits cannot be interrupted.
-                safe = work if self._instant else run_to_completion(self._in_time(work))
-                if not await safe:
-                    return False
+            if work is not None and not await work:
+                return False
             session._intent = _KEEP
             return True
         except StoreError as error:
@@ -204,19 +208,19 @@ class SessionManager(Opener):
         origin, committer = session._origin, self._committer
         payload = self._payload(session, rule)
         if session._intent is _END and origin is not None:
-            return self._end(session, origin, payload)
+            return committer.safely(self._end(session, origin, payload))
         if origin is None or origin.version is None:
-            return None if payload is None else committer.create(session, payload, origin)
-        if rule.store is rules.Store.END:
-            return self._end(session, origin, None)
+            if payload is None:
+                return None
+            return committer.safely(committer.create(session, payload, origin))
+        if rule.store is _STORE_END:
+            return committer.safely(self._end(session, origin, None))
         if payload is None:
-            refresh = rule.store is _REFRESH
-            return committer.refresh(session, origin) if refresh else None
-        if session._intent is Intent.REPLACE:
-            return committer.replace(session, origin, payload, Ended.REPLACED)
-        if session._intent is Intent.MOVE:
-            return committer.replace(session, origin, payload, Ended.MOVED)
-        return committer.update(session, origin, payload)
+            return committer.refresh(session, origin) if rule.store is _REFRESH else None
+        if session._intent is _KEEP:
+            return committer.update(session, origin, payload)
+        why = Ended.REPLACED if session._intent is Intent.REPLACE else Ended.MOVED
+        return committer.safely(committer.replace(session, origin, payload, why))
 
     def _payload(self, session: Session, rule: rules.Rule) -> bytes | None:
         """Return what is to be written; None if there is nothing new to write."""
@@ -229,7 +233,7 @@ class SessionManager(Opener):
         origin = session._origin
         if origin is None or origin.version is None or not (looks or (refresh and session._dirty)):
             return None
-        if rule.store is rules.Store.END:
+        if rule.store is _STORE_END:
             return None
         payload = self._codec.encode(dict(dict.items(session)))
         changed = self._codec.has_changed(payload, origin.payload, origin.serializer)
@@ -248,13 +252,6 @@ class SessionManager(Opener):
             note(session, "dropped", origin.key, reason="replaced")
             return False
         return True
-
-    async def _in_time(self, work: Coroutine[object, object, bool]) -> bool:
-        try:
-            with self._deadlines.start():
-                return await work
-        except TimeoutError as error:
-            raise too_slow(self.policy.timeout) from error
 
 
 def _gone(session: Session) -> SessionGone:

@@ -11,9 +11,9 @@ from typing import TypeVar, cast
 
 from async_session._shared_timer import Deadlines
 from async_session.codec import Codec
-from async_session.errors import SerializationError, StoreError, StoreUnavailable
+from async_session.errors import SerializationError, StoreError
 from async_session.events import EventName, Listener, as_listeners, log_event, note, tell
-from async_session.outage import unavailable_session
+from async_session.outage import too_slow, unavailable_session
 from async_session.plan import NOTHING, VARY, CookieAction
 from async_session.policy import SessionPolicy
 from async_session.record import CorruptRecord, Ended, Record, Tombstone, decode
@@ -21,7 +21,7 @@ from async_session.session import Intent, Origin, Session
 from async_session.stores.base import SessionStore
 from async_session.tokens import CookieSigner, Ticket
 
-__all__ = ["Opener", "too_slow"]
+__all__ = ["Opener"]
 
 T = TypeVar("T")
 
@@ -120,11 +120,20 @@ class Opener(ABC):
             or session._dirty
             or session._intent is not _KEEP
             or session.unavailable
-            or self.policy.refresh_each_request
+            or (self.policy.refresh_each_request and self._may_be_due(session))
         ):
             return None
         session._answered = True
         return VARY if session.accessed else NOTHING
+
+    def _may_be_due(self, session: Session) -> bool:
+        """Tell whether a session that was not changed may have to be refreshed."""
+        if not dict.get(session, "_permanent", self.permanent):
+            return False
+        origin = session._origin
+        return origin is None or self.policy.refresh_due(
+            written=origin.written, now=int(self.clock())
+        )
 
     @abstractmethod
     async def save(self, session: Session, /) -> None:
@@ -184,11 +193,6 @@ def _restore(session: Session, extras: Mapping[str, object]) -> None:
     session._lifetime = _typed(extras.get("lifetime"), int)
     session._owner = _typed(extras.get("owner"), str)
     session.authenticated_at = _typed(extras.get("authenticated_at"), int)
-
-
-def too_slow(seconds: float) -> StoreUnavailable:
-    """Return the error for a store that did not answer in time."""
-    return StoreUnavailable(f"the session store did not answer within {seconds:g} s")
 
 
 def _typed(value: object, kind: type[T]) -> T | None:

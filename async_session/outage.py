@@ -7,7 +7,12 @@ from typing import NoReturn
 from async_session.errors import StoreError, StoreUnavailable
 from async_session.session import Session
 
-__all__ = ["unavailable_session"]
+__all__ = ["too_slow", "unavailable_session"]
+
+
+def too_slow(seconds: float) -> StoreUnavailable:
+    """Return the error for a store that did not answer in time."""
+    return StoreUnavailable(f"the session store did not answer within {seconds:g} s")
 
 
 def unavailable_session(error: StoreError, *, readable: bool) -> Session:

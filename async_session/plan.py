@@ -34,6 +34,8 @@ class CookieAction(NamedTuple):
     max_age: int | None = None
 
 
+_KEEP = Intent.KEEP  # an enum's member is slow to look up, and every write asks for it
+
 #: What most responses do: nothing at all, or say that they depend on the cookie.
 NOTHING = CookieAction()
 VARY = CookieAction(vary=True)
@@ -47,16 +49,17 @@ def rule_for(session: Session, policy: SessionPolicy, *, now: int) -> Rule | Non
     """
     origin, intent = session._origin, session._intent
     no_items = not dict.__len__(session)
-    starts_anew = intent.renews and not (intent is Intent.MOVE and no_items)
-    if origin is not None and origin.superseded and not starts_anew:
-        return None
+    if origin is not None and origin.superseded:
+        starts_anew = intent is not _KEEP and not (intent is Intent.MOVE and no_items)
+        if not starts_anew:
+            return None
     live = origin is not None and origin.version is not None
     permanent = bool(dict.get(session, "_permanent", policy.permanent))
     # An owner keeps a session alive that holds nothing else, until the app empties it.
     signed_in = session._logged_in or (session._owner is not None and not session.modified)
     return decide(
         empty=no_items and not signed_in,
-        modified=session.modified or (live and intent is not Intent.KEEP),
+        modified=session.modified or (live and intent is not _KEEP),
         loaded=live,
         permanent=permanent,
         due=permanent

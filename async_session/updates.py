@@ -8,8 +8,12 @@ whose value it was asked about.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from async_session._aio import pause, run_to_completion
 from async_session.errors import SerializationError, StoreError, StoreUnavailable
@@ -20,6 +24,8 @@ from async_session.turns import Line, Turns
 from async_session.writers import Writer, conflict, merged
 
 __all__ = ["Updates"]
+
+_Saving: TypeAlias = Coroutine[object, object, Found | Stored]
 
 #: How often a refused write is tried again; the deadline usually comes first.
 _TRIES = 1000
@@ -36,11 +42,50 @@ class Updates(GuardedWrites):
         writer = Writer(session, origin, payload)
         line = self.turns.enter(origin.key, writer)
         if line is None:
-            waiting = self.turns.wait(origin.key, writer)
-            line = await (run_to_completion(waiting) if self.instant else waiting)
+            return await self.safely(self._wait(writer))
+        if not self.prompt or origin.stored is not None:
+            return await self.safely(self._serve(line, writer))
+        return await self._save_at_once(line, writer)
+
+    async def _save_at_once(self, line: Line[Writer], writer: Writer) -> bool:
+        """Do with one call of the store, and no task of its own, what nearly every write is."""
+        session, key, match = writer.session, writer.origin.key, writer.origin.version
+        assert match is not None
+        began = time.monotonic()
+        record, data = self._record(session, writer.payload, self.codec.id)
+        ttl = self._ttl(session, record)
+        try:
+            if await self.store.save(key, data, ttl=ttl, match=match):
+                self._kept(line, [writer], record)
+                self.turns.leave(line)
+                return True
+            rest = self._look(key, data, ttl=ttl, match=match, lost=None)
+        except StoreUnavailable as error:
+            rest = self._look(key, data, ttl=ttl, match=match, lost=error)
+        except asyncio.CancelledError:
+            # The write takes place all the same. Made again it finds itself, or who was first.
+            again = self._noted(line, [writer], record, self._put(key, data, ttl=ttl, match=match))
+            with suppress(Exception):  # the cancellation comes first
+                await self.safely(self._serve(line, writer, again), began=began)
+            raise
+        except BaseException:
+            self.turns.leave(line)
+            raise
+        rest = self._noted(line, [writer], record, rest)
+        return await self.safely(self._serve(line, writer, rest), began=began)
+
+    async def _wait(self, writer: Writer) -> bool:
+        waiting = self.turns.wait(writer.origin.key, writer)
+        line = await (run_to_completion(waiting) if self.instant else waiting)
+        return await self._serve(line, writer)
+
+    async def _serve(
+        self, line: Line[Writer] | None, writer: Writer, first_save: _Saving | None = None
+    ) -> bool:
+        """Write for those whom the line serves, if it is our turn; return what became of ours."""
         if line is not None:
             try:
-                await self._lead(line)
+                await self._lead(line, first_save)
             except BaseException as error:
                 for other in line.served:
                     other.end(error=_shared(error))
@@ -49,12 +94,13 @@ class Updates(GuardedWrites):
                 self.turns.leave(line)
         return writer.result()
 
-    async def _lead(self, line: Line[Writer]) -> None:
-        """Write for those whom the line serves."""
+    async def _lead(self, line: Line[Writer], first_save: _Saving | None) -> None:
         writers = line.served
         first = writers[0]
         there: Found | Stored
-        if len(writers) > 1 or line.stored is not None or first.origin.stored is not None:
+        if first_save is not None:
+            there = await first_save
+        elif len(writers) > 1 or line.stored is not None or first.origin.stored is not None:
             there = line.stored or writers[-1].claim()
         else:  # nearly always: alone, on top of what was read
             assert first.origin.version is not None
@@ -119,15 +165,26 @@ class Updates(GuardedWrites):
         first = writers[0].session
         record, data = self._record(first, payload, self.codec.id, after=after)
         ttl = self._ttl(first, record)
-        there = await self._put(writers[0].origin.key, data, ttl=ttl, match=match)
+        saving = self._put(writers[0].origin.key, data, ttl=ttl, match=match)
+        return await self._noted(line, writers, record, saving)
+
+    async def _noted(
+        self, line: Line[Writer], writers: list[Writer], record: Record, saving: _Saving
+    ) -> Found | Stored:
+        """Wait for a save; remember what is stored now, if it was made."""
+        there = await saving
         if there is STORED:
-            line.stored = record
-            for writer in writers:
-                writer.session.created = record.created
-                writer.session._lifetime = first._lifetime
-                self._adopt(writer.session, writer.origin.id, record, writer.payload)
-                writer.end(kept=True)
+            self._kept(line, writers, record)
         return there
+
+    def _kept(self, line: Line[Writer], writers: list[Writer], record: Record) -> None:
+        line.stored = record
+        lifetime = writers[0].session._lifetime
+        for writer in writers:
+            writer.session.created = record.created
+            writer.session._lifetime = lifetime
+            self._adopt(writer.session, writer.origin.id, record, writer.payload)
+            writer.end(kept=True)
 
 
 def _shared(error: BaseException) -> Exception:

@@ -36,34 +36,22 @@ class Change(NamedTuple):
 class Writer:
     """A session that is to be written, as it was when it was serialized."""
 
-    __slots__ = (
-        "change",
-        "cleared",
-        "done",
-        "error",
-        "keep",
-        "kept",
-        "lifetime",
-        "origin",
-        "payload",
-        "session",
-        "turn",
-    )
+    change: Change | None = None
+    error: Exception | None = None
+    turn: Event | None = None
+    #: whether it is known what became of it, and that
+    done = False
+    kept = False
 
     def __init__(self, session: Session, origin: Origin, payload: bytes) -> None:
         self.session = session
         self.origin = origin
         self.payload = payload
-        self.turn: Event | None = None
-        #: whether it is known what became of it, and that
-        self.done = self.kept = False
-        self.error: Exception | None = None
         #: whether this request set a lifetime, or called clear()
         self.lifetime = session._lifetime != session._extras.get("lifetime")
         self.cleared = session._cleared
         #: keys that this request assigned in a login
         self.keep = frozenset(session._assigned) if session._logged_in else _NO_KEYS
-        self.change: Change | None = None
 
     def claim(self) -> Record:
         """Return what is stored, as far as this session knows."""

@@ -19,7 +19,7 @@ import anyio
 import pytest
 from harness import ADAPTERS, KEY, Answer, ASGIApp, Clock, View, request
 
-from async_session import Match, Session, SessionManager, SessionPolicy, SessionStore, manager
+from async_session import Match, Session, SessionManager, SessionPolicy, SessionStore, guarded
 from async_session.record import Record, decode
 from async_session.testing import RecordingStore, WayToCancel, cancel_everywhere, ways_to_cancel
 
@@ -224,7 +224,7 @@ async def test_cancelled_at_each_await_point_of_the_commits_own_work(
     async def unprotected(work: Coroutine[object, object, object]) -> object:
         return await work
 
-    monkeypatch.setattr(manager, "run_to_completion", unprotected)
+    monkeypatch.setattr(guarded, "run_to_completion", unprotected)
     world = World(any_store)
     states = set[str]()
     for cancellation in cancel_everywhere():

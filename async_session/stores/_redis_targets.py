@@ -37,12 +37,16 @@ class Target(NamedTuple):
     is_own: bool
     #: For people; without a secret.
     shown: str
+    #: Whether calls take place in their order, also those whose caller is cancelled.
+    in_order: bool = False
 
 
 def target_of(client: object) -> Target:
     """Use a URL, or a client that somebody else owns; refuse what cannot work."""
     if isinstance(client, str):
-        return Target(lane_maker(client), is_own=True, shown=repr(without_secrets(client)))
+        open_lane, in_order = lane_maker(client)
+        shown = repr(without_secrets(client))
+        return Target(open_lane, is_own=True, shown=shown, in_order=in_order)
     package = driver_of(client)
     if package is not None:
         shown = f"<{package.name} client>"

@@ -46,8 +46,12 @@ class _Parts(NamedTuple):
         return settings
 
 
-def lane_maker(url: str) -> Callable[[], Lane]:
-    """Read a URL, without connecting; return what makes the connections of one event loop."""
+def lane_maker(url: str) -> tuple[Callable[[], Lane], bool]:
+    """Read a URL, without connecting.
+
+    Returns:
+        What makes the connections of one event loop, and whether there is one for all calls.
+    """
     parts = urlsplit(url) if "://" in url else urlsplit("")
     base, _, kind = parts.scheme.partition("+")
     if base == "unix" and not kind:
@@ -60,7 +64,8 @@ def lane_maker(url: str) -> Callable[[], Lane]:
         )
     package = driver("valkey" if base.startswith("valkey") else "redis")
     try:
-        return _KINDS[kind](_Parts(package, parts, base in {"rediss", "valkeys"}))
+        make = _KINDS[kind](_Parts(package, parts, base in {"rediss", "valkeys"}))
+        return make, _KINDS[kind] is _server and CAN_SHARE
     except ConfigurationError:
         raise
     except Exception:

@@ -42,7 +42,9 @@ class SessionStore(Protocol):
     made whole or not at all, and no later call is answered with its reply.
 
     A store may say in an attribute `deadline` (seconds, float) that each of its calls ends by then
-    of itself; a caller need not time those calls again.
+    of itself; a caller need not time those calls again. And it may say in an attribute `in_order`
+    (bool) that its calls take place in the order in which one event loop makes them, each of them
+    also if its caller is cancelled meanwhile: then a write needs no task of its own.
     """
 
     async def open(self, key: str, /) -> bytes | None:

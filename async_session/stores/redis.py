@@ -73,6 +73,8 @@ class RedisStore:
         self._prefix = prefix.encode()
         self._replicas = int(wait_replicas)
         self._target = target_of(client)
+        #: Whether a write takes place also if its caller is cancelled, before what is asked later.
+        self.in_order = self._target.in_order and not wait_replicas
         #: What is used on each event loop, and, if it is the store's own, what closes it.
         self._lanes: dict[asyncio.AbstractEventLoop, Lane] = {}
         self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None]] = {}
