@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any, Literal, Self
@@ -18,7 +18,7 @@ from urllib.parse import quote
 from async_session._log import warn_once
 from async_session.errors import ConfigurationError
 
-__all__ = ["CookieOptions", "cookie_pattern", "find_cookie", "vary_on_cookie"]
+__all__ = ["CookieOptions", "cookie_pattern", "cookie_value", "find_cookie", "vary_on_cookie"]
 
 #: RFC 6265bis 5.7: browsers ignore an attribute that is longer.
 _MAX_ATTRIBUTE = 1024
@@ -62,8 +62,10 @@ class CookieOptions:
     httponly: bool = True
     samesite: Literal["lax", "strict", "none", "Lax", "Strict", "None"] | None = None
     partitioned: bool = False
-    #: finds the cookie in a ``Cookie`` header
-    pattern: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
+    #: the name, as it stands in a header
+    wire_name: bytes = field(init=False, repr=False, compare=False)
+    #: finds the cookie in a ``Cookie`` header: see `cookie_value`
+    search: Callable[[bytes], re.Match[bytes] | None] = field(init=False, repr=False, compare=False)
     _before: str = field(init=False, repr=False, compare=False)
     _after: str = field(init=False, repr=False, compare=False)
 
@@ -80,7 +82,8 @@ class CookieOptions:
         if not isinstance(self.path, str):
             raise ConfigurationError(f"path={self.path!r} is no path for a cookie: write '/'")
         object.__setattr__(self, "secure", bool(self.secure or self.partitioned))
-        object.__setattr__(self, "pattern", cookie_pattern(self.name))
+        object.__setattr__(self, "wire_name", self.name.encode("ascii"))
+        object.__setattr__(self, "search", cookie_pattern(self.name).search)
         object.__setattr__(self, "_before", _attribute("Domain", _domain(self.domain)))
         object.__setattr__(self, "_after", self._flags())
 
@@ -232,13 +235,18 @@ def find_cookie(headers: Iterable[tuple[bytes, bytes]], pattern: re.Pattern[byte
         if header == b"cookie":
             found = pattern.search(line)
             if found is not None:
-                value = found[1]
-                if value[-1:] in _LOOSE_ENDS:
-                    value = value.strip()
-                    if value[:1] == value[-1:] == b'"':
-                        value = value[1:-1]
-                return value.decode("latin-1")
+                return cookie_value(found)
     return None
+
+
+def cookie_value(found: re.Match[bytes]) -> str:
+    """Return the value of a cookie that was found."""
+    value = found[1]
+    if value[-1:] in _LOOSE_ENDS:
+        value = value.strip()
+        if value[:1] == value[-1:] == b'"':
+            value = value[1:-1]
+    return value.decode("latin-1")
 
 
 def vary_on_cookie(lines: Sequence[str]) -> list[str]:

@@ -95,19 +95,18 @@ class GuardedWrites:
         """Return a record of the session, and the bytes that hold it under a new version."""
         now = int(self.clock())
         session.created = session.created or now
-        extras = self._header(session)
+        extras = session._extras
+        if extras or session._owner is not None or session._lifetime is not None:
+            extras = self._header(session)
         if after:
             extras = {**extras, "after": after}
         return new_record(session.created, now, payload, serializer, extras)
 
     def _header(self, session: Session) -> Mapping[str, object]:
-        lifetime, owner = session._lifetime, session._owner
-        if not session._extras and owner is None and lifetime is None:  # most sessions
-            return session._extras
         own = {
-            "owner": owner,
+            "owner": session._owner,
             "authenticated_at": session.authenticated_at,
-            "lifetime": lifetime,
+            "lifetime": session._lifetime,
         }
         kept = {name: session._extras[name] for name in session._extras if name not in _KNOWN}
         return kept | {name: value for name, value in own.items() if value is not None}

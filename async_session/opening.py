@@ -68,7 +68,8 @@ class Opener(ABC):
         """
         if cookie is None:
             return self.new(client=client)
-        ticket = self._known[cookie] if cookie in self._known else self._signer.verify(cookie)
+        known, loads = self._known, self._loads
+        ticket = known[cookie] if cookie in known else self._signer.verify(cookie)
         if ticket is None:
             fault = self._signer.fault(cookie)
             return await self._told(self.new(client=client), "rejected", None, reason=fault)
@@ -85,18 +86,21 @@ class Opener(ABC):
             if type(item) is not Record:
                 return await self._superseded(ticket, cast("Tombstone", item), client)
             created, written, payload, serializer, extras, version = item
-            if serializer not in self._loads:
+            if serializer not in loads:
                 raise CorruptRecord(f"it was written by serializer {serializer}, unknown here")
-            content = self._loads[serializer](payload)
+            content = loads[serializer](payload)
         except (CorruptRecord, SerializationError) as error:
             return await self._told(self.new(client=client), "corrupt", ticket.key, error=error)
         policy, lifetime = self.policy, self.lifetime
         if extras:
             own = _typed(extras.get("lifetime"), int)
             lifetime = lifetime if own is None else own
-        sliding = policy.refresh_each_request and content.get("_permanent", self.permanent)
-        if not policy.is_alive(created, written, self.clock(), lifetime, bool(sliding)):
-            return await self._told(self.new(client=client), "expired", ticket.key)
+        now = self.clock()
+        # Nearly always it is clear; where it is not, the policy has more to say.
+        if not (created <= written <= now <= written + lifetime and policy.absolute is None):
+            sliding = policy.refresh_each_request and content.get("_permanent", self.permanent)
+            if not policy.is_alive(created, written, now, lifetime, bool(sliding)):
+                return await self._told(self.new(client=client), "expired", ticket.key)
         session = Session.__new__(Session)
         dict.update(session, content)
         session._keeper = self

@@ -92,7 +92,9 @@ def cookie_action(
         return CookieAction(delete=True, vary=True, no_store=no_store)
     if rule.cookie is Cookie.SET:
         return CookieAction(value, vary=True, no_store=no_store)
-    left = policy.remaining(created=session.created, now=now, lifetime=session.lifetime)
+    left = policy.idle if session._lifetime is None else session._lifetime
+    if policy.absolute is not None:
+        left = policy.remaining(created=session.created, now=now, lifetime=left)
     return CookieAction(value, False, True, no_store, now + left, left)
 
 

@@ -28,6 +28,7 @@ __all__ = ["CorruptRecord", "Ended", "Record", "Tombstone", "decode", "new_recor
 
 _RECORD = 0x81
 _TOMBSTONE = 0x91
+_RECORD_BYTE, _TOMBSTONE_BYTE = bytes((_RECORD,)), bytes((_TOMBSTONE,))
 _VERSION = 16
 _HEADER = struct.Struct(">16sqqBH")
 _KEY = 64
@@ -77,7 +78,7 @@ def new_record(
     created: int, written: int, payload: bytes, serializer: int, extras: Mapping[str, object]
 ) -> tuple[Record, bytes]:
     """Return a record under a version drawn for it, and the bytes to store."""
-    version = _new_version(_RECORD)
+    version = _RECORD_BYTE + os.urandom(_VERSION - 1)
     header = json.dumps(dict(extras), separators=(",", ":")).encode() if extras else b""
     start = _HEADER.pack(version, created, written, serializer, len(header))
     # The quick way to make a named tuple: this is on the path of every write.
@@ -101,11 +102,8 @@ class Tombstone(NamedTuple):
     def encode(self) -> bytes:
         """Return the bytes to store, which begin with a version drawn for this write."""
         successor = (self.successor or "").encode("ascii")
-        return b"%b%c%b" % (_new_version(_TOMBSTONE), self.why, successor)
-
-
-def _new_version(format_byte: int) -> bytes:
-    return b"%c%b" % (format_byte, os.urandom(_VERSION - 1))
+        version = _TOMBSTONE_BYTE + os.urandom(_VERSION - 1)
+        return b"%b%c%b" % (version, self.why, successor)
 
 
 def version_of(data: bytes) -> bytes:

@@ -124,8 +124,9 @@ class TaggedJSONSerializer:
             SerializationError: a value cannot be stored (`key` names where), or the session has
                 more than 10,000 keys, 64 containers in each other or 1,000,000 values.
         """
-        plain = plain_dict(data)
-        check_keys(plain)
+        plain = data if type(data) is dict else plain_dict(data)
+        if len(plain) > MAX_KEYS:
+            check_keys(plain)
         if is_plain(plain, leaves=SCALARS, containers=_JSON_CONTAINERS):
             try:
                 text = encode(plain)
@@ -219,8 +220,9 @@ class MsgpackSerializer:
 
     def dumps(self, data: Mapping[object, object], /) -> bytes:
         """Return `data` as MessagePack. Raises what `TaggedJSONSerializer.dumps` does."""
-        plain = plain_dict(data)
-        check_keys(plain)
+        plain = data if type(data) is dict else plain_dict(data)
+        if len(plain) > MAX_KEYS:
+            check_keys(plain)
         if is_plain(plain, leaves=_MSGPACK_LEAVES, containers=CONTAINERS):
             try:
                 return self._pack(plain)

@@ -26,7 +26,7 @@ from async_session._response import (
     warn_of_late_touch,
 )
 from async_session._starlette_settings import effective_policy, path_prefixes
-from async_session.cookies import CookieOptions, find_cookie
+from async_session.cookies import CookieOptions, cookie_value
 from async_session.errors import SessionError, StoreError
 from async_session.events import Listener
 from async_session.manager import SessionManager
@@ -179,40 +179,41 @@ class SessionMiddleware:
                 send = self._closing(send)
             await self.app(scope, receive, send)
             return
-        options = self._options
+        options, manager = self._options, self.manager
         if _FOUND in scope and scope[_FOUND] == options.name:
             await self.app(scope, receive, send)  # a second middleware: the first one commits
             return
-        manager = self.manager
         client = scope["client"] if "client" in scope else None  # noqa: SIM401  # without a call
-        for name, _ in scope["headers"]:
-            if name == b"cookie":
-                cookie = find_cookie(scope["headers"], options.pattern)
-                session = await manager.open(cookie, client=client)
+        for name, line in scope["headers"]:
+            # A header without the name in it, which is most, needs no closer look.
+            if name == b"cookie" and options.wire_name in line and (found := options.search(line)):
+                session = await manager.open(cookie_value(found), client=client)
                 break
         else:
             session = manager.new(client=client)
         scope["session"] = session
         scope[_FOUND] = options.name
+        passes = False
 
         def outward(message: Message) -> Awaitable[None]:
             # What has nothing to do with the session costs this call and no more.
-            if session._answered:
-                if not session._refused:
-                    return send(message)
-            elif not (  # `Session.is_untouched`, without a call
+            nonlocal passes
+            if passes:
+                return send(message)
+            if not (  # `Session.is_untouched`, without a call
                 session.accessed
                 or session._origin is not None
                 or session.modified
                 or session.unavailable
             ):
-                session._answered = message["type"] in STARTS
+                session._answered = passes = message["type"] in STARTS
                 return send(message)
-            elif message["type"] in STARTS:
+            if message["type"] in STARTS:
                 action = manager.action_of_a_read(session)
                 if action is not None:
                     if action is VARY:
                         add_vary(session, message)
+                    passes = True
                     return send(message)
             return send_with_session(manager, session, options, scope, send, message)
 
@@ -228,7 +229,7 @@ class SessionMiddleware:
         else:
             late = session._dirty or session._handed_out or session._intent is not _KEEP
             if late and session._answered:  # an app that never answered has saved nothing
-                await self.manager.finish(session)
+                await manager.finish(session)
             if session.accessed and not session._varies:
                 warn_of_late_touch(session)
 

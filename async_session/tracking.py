@@ -143,7 +143,9 @@ class TrackedDict(dict[Any, Any]):
     def __setitem__(self, key: Any, value: Any, /) -> None:
         self.accessed = True
         dict.__setitem__(self, key, value)
-        self._assign(key)
+        # As `_assign`, without a call: this is what nearly every write is.
+        self._assigned = {*self._assigned, key}
+        self.modified = self._dirty = True
 
     def __delitem__(self, key: Any, /) -> None:
         self.accessed = True

@@ -50,17 +50,18 @@ class Line(Generic[W]):
 
     __slots__ = ("ends", "name", "served", "stored", "waiting")
 
-    def __init__(self, name: tuple[str, object]) -> None:
+    def __init__(self, name: tuple[str, object], *writers: W) -> None:
         self.name = name
-        self.waiting: dict[W, None] = {}
-        self.served: list[W] = []
-        self.ends: deque[Event] = deque()
+        self.served = [*writers]
+        # Nearly always nobody comes: made when somebody does.
+        self.waiting: dict[W, None] | None = None
+        self.ends: deque[Event] | None = None
         self.stored: Record | None = None
 
     def serve_all(self) -> list[W]:
         """Take in everybody who waits; return whom."""
-        came = list(self.waiting)
-        self.waiting.clear()
+        came = list(self.waiting or ())
+        self.waiting = None
         self.served += came
         return came
 
@@ -77,10 +78,10 @@ class Turns(Generic[W]):
         line = self._lines.get(name)
         if line is not None:
             writer.turn = new_event()
+            line.waiting = line.waiting or {}
             line.waiting[writer] = None
             return None
-        line = self._lines[name] = Line(name)
-        line.served.append(writer)
+        line = self._lines[name] = Line(name, writer)
         return line
 
     async def wait(self, key: str, writer: W) -> Line[W] | None:
@@ -90,12 +91,12 @@ class Turns(Generic[W]):
         try:
             await writer.turn.wait()
         except BaseException:
-            if writer in line.waiting:
+            if line.waiting and writer in line.waiting:
                 del line.waiting[writer]
                 if writer.turn.is_set():
                     self._next(line)  # it was to be the next
             raise
-        if writer not in line.waiting:
+        if not line.waiting or writer not in line.waiting:
             return None
         line.serve_all()
         return line
@@ -117,14 +118,15 @@ class Turns(Generic[W]):
             line = self._lines[name] = Line(name)
         else:
             turn = new_event()
-            line.ends.append(turn)
+            ends = line.ends = line.ends or deque()
+            ends.append(turn)
             try:
                 await turn.wait()
             except BaseException:
                 if turn.is_set():
                     self._next(line)
                 else:
-                    line.ends.remove(turn)
+                    ends.remove(turn)
                 raise
         try:
             yield

@@ -45,14 +45,11 @@ class Updates(GuardedWrites):
             return await self.safely(self._wait(writer))
         if not self.prompt or origin.stored is not None:
             return await self.safely(self._serve(line, writer))
-        return await self._save_at_once(line, writer)
-
-    async def _save_at_once(self, line: Line[Writer], writer: Writer) -> bool:
-        """Do with one call of the store, and no task of its own, what nearly every write is."""
-        session, key, match = writer.session, writer.origin.key, writer.origin.version
+        # Nearly always one call of the store is all, and needs no task of its own.
+        key, match = origin.key, origin.version
         assert match is not None
         began = time.monotonic()
-        record, data = self._record(session, writer.payload, self.codec.id)
+        record, data = self._record(session, payload, self.codec.id)
         ttl = self._ttl(session, record)
         try:
             if await self.store.save(key, data, ttl=ttl, match=match):

@@ -36,12 +36,10 @@ class Change(NamedTuple):
 class Writer:
     """A session that is to be written, as it was when it was serialized."""
 
-    change: Change | None = None
-    error: Exception | None = None
-    turn: Event | None = None
-    #: whether it is known what became of it, and that
-    done = False
-    kept = False
+    __slots__ = (
+        *("session", "origin", "payload", "lifetime", "cleared", "keep"),
+        *("change", "turn", "done", "kept", "error"),
+    )
 
     def __init__(self, session: Session, origin: Origin, payload: bytes) -> None:
         self.session = session
@@ -52,6 +50,11 @@ class Writer:
         self.cleared = session._cleared
         #: keys that this request assigned in a login
         self.keep = frozenset(session._assigned) if session._logged_in else _NO_KEYS
+        self.change: Change | None = None
+        self.turn: Event | None = None
+        #: whether it is known what became of it, and that
+        self.done = self.kept = False
+        self.error: Exception | None = None
 
     def claim(self) -> Record:
         """Return what is stored, as far as this session knows."""

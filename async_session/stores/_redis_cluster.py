@@ -175,7 +175,7 @@ class Cluster:
         candidates = dict.fromkeys([*self._known, *self._seeds])
         last: Exception = StoreUnavailable("no node of the cluster is known")
         for address in sorted(candidates, key=self._suspects.__contains__):
-            request = Request(b"", packed(b"CLUSTER", b"SLOTS"), 0, again=True)
+            request = Request(b"", packed(b"CLUSTER", b"SLOTS"), again=True)
             try:
                 async with deadline(_MAP_TIMEOUT):
                     answer = await self._primary(address).trip(request)

@@ -38,22 +38,20 @@ class Request:
     Attributes:
         name: the key in Redis.
         command: all of it.
-        until: the loop's time at which the caller gives up.
         again: whether it may be sent twice when its answer was lost.
         replicas: how many must have what it wrote before it counts as done.
+        until: the loop's time at which the caller gives up.
         sent: whether a server may have read it, without having answered.
     """
 
     __slots__ = ("again", "command", "name", "replicas", "sent", "until")
 
-    def __init__(
-        self, name: bytes, command: bytes, until: float, *, again: bool, replicas: int = 0
-    ) -> None:
+    def __init__(self, name: bytes, command: bytes, *, again: bool, replicas: int = 0) -> None:
         self.name = name
         self.command = command
-        self.until = until
         self.again = again
         self.replicas = replicas
+        self.until = 0.0
         self.sent = False
 
 
@@ -80,11 +78,11 @@ class Lane(Protocol):
     """What a store uses on one event loop."""
 
     def call(self, request: Request) -> Awaitable[object]:
-        """Send a request and return its answer; raise `TimeoutError` if its time is over."""
+        """Send a request; its answer may be a `TimeoutError`: its time is over."""
         ...
 
     async def call_again(self, request: Request, error: Exception) -> object:
-        """Do what can still be done after `call` has raised `error`: mostly raise it."""
+        """Do what can still be done after `error` came as an answer: mostly raise it."""
         ...
 
     async def aclose(self) -> None:
@@ -120,6 +118,10 @@ class Primary:
         """Send a request, and once more where that is safe."""
         return self._call(request)
 
+    async def call_again(self, request: Request, error: Exception) -> object:
+        """Raise the error: `call` has tried again."""
+        raise error
+
     async def _call(self, request: Request) -> object:
         try:
             with Deadline(self._timer, request.until):
@@ -132,10 +134,6 @@ class Primary:
         except TimeoutError:
             self.doubt()
             raise
-
-    async def call_again(self, request: Request, error: Exception) -> object:
-        """Raise the error: `call` has tried again."""
-        raise error
 
     async def trip(self, request: Request, *, asking: bool = False) -> object:
         """Send one command, once, and read its answer.

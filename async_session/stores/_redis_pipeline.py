@@ -73,7 +73,7 @@ class Pipeline:
             The answer; or `TimeoutError`: none came in time; the driver's `ResponseError`: the
             server refused it; its `ConnectionError` or an `OSError`: the connection was lost.
         """
-        future = self._loop.create_future()
+        future: asyncio.Future[Any] = asyncio.Future(loop=self._loop)
         is_idle = not self.waiting
         self.waiting.append((future, until))
         if self._watch is None:

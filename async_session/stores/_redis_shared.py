@@ -36,14 +36,13 @@ class Shared(Primary):
 
     async def call_again(self, request: Request, error: Exception) -> object:
         """Send a request once more, where that is safe."""
-        command = request.command
         if request.replicas:
-            raise error
+            raise error  # tried again already
         if is_a(error, "NoScriptError"):
-            command = with_script(command)
+            request.command = with_script(request.command)
         elif not should_repeat(error, request):
             raise error
-        return await self._pipeline.send(command, request.until)
+        return await self._pipeline.send(request.command, request.until)
 
     async def aclose(self) -> None:
         """Close the connection, and the pool."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, StoreUnavailable
@@ -85,7 +85,12 @@ class RedisStore:
     async def open(self, key: str, /) -> bytes | None:
         """Return the value under `key`, or None if there is none."""
         name = self._prefix + key.encode()
-        found: bytes | None = await self._ask(name, commands.get(name), again=True)
+        request = Request(name, commands.get(name), again=True)
+        found: bytes | None
+        try:
+            found = await self._ask(request)
+        except Exception as exc:
+            found = await self._ask_again(request, exc)
         return found
 
     async def save(
@@ -99,15 +104,23 @@ class RedisStore:
             command = commands.replace(name, match, data, ttl)
         else:
             raise ValueError(f"a version is {VERSION_SIZE} bytes, not {match!r}")
-        # 1 or OK; 0 or nothing.
-        return bool(await self._ask(name, command, again=False, replicas=self._replicas))
+        request = Request(name, command, again=False, replicas=self._replicas)
+        try:
+            answer = await self._ask(request)
+        except Exception as exc:
+            answer = await self._ask_again(request, exc)
+        return bool(answer)  # 1 or OK; 0 or nothing
 
     async def delete(self, key: str, /) -> None:
         """Remove `key`. A key that is not there is no error."""
         name = self._prefix + key.encode()
         # Sent again it would find nothing, and nothing is what no replica has to have.
         again = not self._replicas
-        await self._ask(name, commands.remove(name), again=again, replicas=self._replicas)
+        request = Request(name, commands.remove(name), again=again, replicas=self._replicas)
+        try:
+            await self._ask(request)
+        except Exception as exc:
+            await self._ask_again(request, exc)
 
     async def aclose(self) -> None:
         """Close the connections that the store made on this event loop; never a client's.
@@ -120,17 +133,23 @@ class RedisStore:
         if guard is not None:
             await guard.aclose()
 
-    async def _ask(self, name: bytes, command: bytes, *, again: bool, replicas: int = 0) -> Any:
-        """Send one command and return its answer, within the deadline; translate what fails."""
+    def _ask(self, request: Request) -> Awaitable[Any]:
+        """Send a request; return what its answer is awaited by."""
         loop = asyncio.get_running_loop()
-        lane = self._lanes.get(loop) or await self._new_lane(loop)
-        until = loop.time() + self.deadline
-        request = Request(name, command, until, again=again, replicas=replicas)
+        request.until = loop.time() + self.deadline
+        lane = self._lanes.get(loop)
+        return self._ask_first(loop, request) if lane is None else lane.call(request)
+
+    async def _ask_first(self, loop: asyncio.AbstractEventLoop, request: Request) -> Any:
+        return await (await self._new_lane(loop)).call(request)
+
+    async def _ask_again(self, request: Request, error: Exception) -> Any:
+        """Do what can still be done within the deadline; translate what has failed."""
         try:
-            try:
-                return await lane.call(request)
-            except Exception as exc:
-                return await lane.call_again(request, exc)
+            lane = self._lanes.get(asyncio.get_running_loop())
+            if lane is None:
+                raise error
+            return await lane.call_again(request, error)
         except TimeoutError as exc:
             raise StoreUnavailable(f"Redis did not answer within {self.deadline:g} s") from exc
         except StoreUnavailable:

@@ -11,7 +11,7 @@ from typing import Any
 
 from anyio.from_thread import start_blocking_portal
 
-from ..cookies import find_cookie
+from ..cookies import cookie_pattern, find_cookie
 from ..errors import ConfigurationError
 from ..plan import cookie_line
 from ..record import Record
@@ -132,7 +132,7 @@ async def _transaction(client: Any) -> AsyncIterator[Session]:
     manager, options = middleware.manager, middleware.cookie_options()
     request = client.build_request("GET", options.path)
     headers = [(name.lower(), value) for name, value in request.headers.raw]  # as a server does
-    session = await manager.open(find_cookie(headers, options.pattern))
+    session = await manager.open(find_cookie(headers, cookie_pattern(options.name)))
     yield session
     line = cookie_line(await manager.commit(session), options, with_max_age=True)
     if line is not None:
