@@ -212,6 +212,14 @@ async def puts_anyway(self: Committer, key: str, data: bytes, **options: Any) ->
     return await REAL["_put"](self, key, data, **(options | {"match": Match.ANY}))
 
 
+async def writes_anyway(self: Committer, session: Session, origin: Origin, payload: bytes) -> bool:
+    """A change is saved whatever is there."""
+    record, data = self._record(session, payload, self.codec.id)
+    await self.store.save(origin.key, data, ttl=self._ttl(session, record))
+    self._adopt(session, origin.id, record, payload)
+    return True
+
+
 async def keeps_the_old_id(
     self: Committer, session: Session, origin: Origin, payload: bytes, why: Ended
 ) -> bool:
@@ -284,6 +292,7 @@ END, THREE_WAY = SessionManager._end, merge.three_way
 MANAGER_FAULTS: list[tuple[object, str, Callable[..., Any]]] = [
     (Committer, "end", ends_nothing),
     (Committer, "_put", puts_anyway),
+    (Committer, "update", writes_anyway),
     (Committer, "replace", keeps_the_old_id),
     (updates, "merged", loses_the_owner),
     (Committer, "refresh", refreshes_anyway),

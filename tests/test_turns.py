@@ -22,7 +22,7 @@ from async_session import (
     SessionPolicy,
     StoreUnavailable,
 )
-from async_session.errors import SessionTooLarge
+from async_session.errors import SessionTooLarge, StoreError
 from async_session.stores.memory import MemoryStore
 from async_session.testing import FaultyStore, make_cookie
 
@@ -207,6 +207,22 @@ async def test_those_who_were_carried_share_the_fate_of_who_carried_them() -> No
         assert isinstance(world.results[name], StoreUnavailable)
     assert world.results["two"] is not world.results["three"]
     assert await world.left() == {**START, "a": 1}
+
+
+async def test_nobody_waits_for_a_write_that_has_failed() -> None:
+    store = FaultyStore(MemoryStore())
+    engine = manager(store)
+    cookie = await make_cookie(store, START, secret_key=KEY)
+    for error in (StoreError("refused"), RuntimeError("the store has a bug"), None):
+        session = await engine.open(cookie)
+        session["n"] = 1
+        if error is None:
+            assert (await engine.commit(session)).value == cookie
+        else:
+            store.fail("save", error=error)
+            with pytest.raises(type(error)):
+                await engine.commit(session)
+    assert not engine._committer.turns._lines
 
 
 async def test_an_end_comes_before_all_who_wait() -> None:

@@ -21,7 +21,7 @@ class _InFront:
     def __init__(self, store: SessionStore) -> None:
         self.store = store
         # On the object, because a runtime protocol looks for real attributes.
-        for name in ("deadline", "sweep", "aclose"):
+        for name in ("deadline", "in_order", "sweep", "aclose"):
             if hasattr(store, name):
                 setattr(self, name, getattr(store, name))
 
