@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trustme
+import uvloop
 import valkey.asyncio
 from harness import ADAPTERS, VIEWS, Client
 from servers import RedisServer, free_port
@@ -69,6 +70,37 @@ async def test_a_server_that_our_authority_vouches_for(server: TLSServer, scheme
     assert await asyncio.gather(*saves) == [True] * 20
     assert await store.open(f"{7:064x}") == VALUE
     await store.aclose()
+
+
+@pytest.mark.parametrize("way", ["tcp", "socket", "tls"])
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_the_shared_connection_on_either_event_loop(
+    server: TLSServer, way: str, make_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """The connection's transport is the event loop's own: answers of any size, some unheard."""
+    url = {
+        "tcp": server.url,
+        "socket": f"redis+unix://{server.socket}",
+        "tls": server.tls_url(trust="ours.pem"),
+    }[way]
+    values = {f"{n:064x}": VALUE * (1 if n % 10 else 500) for n in range(100)}
+
+    async def use() -> None:
+        store = RedisStore(url, timeout=5)
+        for key, value in values.items():
+            assert await store.save(key, value, ttl=60) is True
+        reads = {key: asyncio.ensure_future(store.open(key)) for key in values}
+        await asyncio.sleep(0)
+        for read in list(reads.values())[::3]:
+            read.cancel()
+        await asyncio.wait(reads.values())
+        heard = {key: read.result() for key, read in reads.items() if not read.cancelled()}
+        assert len(heard) == 66
+        assert heard == {key: values[key] for key in heard}
+        await store.aclose()
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(use())
 
 
 UNTRUSTED = [
