@@ -14,12 +14,8 @@ VALUE = b"\x80" + b"0123456789abcdef" + b"\r\nEND\r\n"
 
 def reply_of(*pieces: bytes) -> list[wire.Reply]:
     """Feed the pieces one after the other; return all replies."""
-    replies, found = wire.Replies(), []
-    for piece in pieces:
-        replies.feed(piece)
-        while (reply := replies.next()) is not None:
-            found.append(reply)
-    return found
+    replies = wire.Replies()
+    return [reply for piece in pieces for reply in replies.feed(piece)]
 
 
 def value(data: bytes, *, cas: bytes = b"") -> bytes:
@@ -44,6 +40,7 @@ def value(data: bytes, *, cas: bytes = b"") -> bytes:
 )
 def test_what_is_sent(request_: wire.Request, sent: bytes) -> None:
     assert b"".join(request_.parts) == sent
+    assert request_.size == len(sent)
 
 
 _LINES = [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Final, cast
 
-from ..errors import StoreUnavailable
+from ..errors import StoreError, StoreUnavailable
 from ._memcached_link import Link, Lost
 from ._memcached_nodes import Node
-from ._memcached_wire import Reply, Request
+from ._memcached_wire import Reply, Request, spoken
 
 __all__ = ["Lane"]
 
@@ -26,23 +27,34 @@ class Lane:
         self._connecting: asyncio.Task[Link | Exception] | None = None
         self._closed = False
 
-    async def ask(self, request: Request, until: float, *, again: bool = False) -> Reply:
-        """Send `request` and return its reply, by the loop's time `until`.
+    def ask(self, request: Request, until: float) -> Awaitable[Reply | Lost]:
+        """Send `request`; return what will have its answer by the loop's time `until`."""
+        link = self._link
+        if link is not None and link.ready:
+            return link.send(request, until)
+        return self._ask_later(request, until)
 
-        With `again`, a request whose connection breaks is sent once more, on a new one.
+    async def settle(
+        self, answer: Reply | Lost, request: Request, until: float, *, again: bool
+    ) -> Reply:
+        """Return the reply that `answer` is, or say why it is none.
+
+        With `again`, a request whose connection broke is sent once more, on a new one.
 
         Raises:
+            StoreError: the node refused.
             StoreUnavailable: the node cannot be reached, or did not answer in time.
         """
-        link = self._link
-        if link is None or not link.ready:
-            link = await self._ready_link(until)
-        answer = await link.send(request, until)
         if isinstance(answer, Lost) and answer.broken and again:
-            answer = await (await self._ready_link(until)).send(request, until)
+            answer = await self._ask_later(request, until)
         if isinstance(answer, Lost):
             raise self._unavailable(answer.why) from answer.cause
+        if answer.is_refusal:
+            raise StoreError(f"memcached refused: {spoken(answer.line)}")
         return answer
+
+    async def _ask_later(self, request: Request, until: float) -> Reply | Lost:
+        return await (await self._ready_link(until)).send(request, until)
 
     async def _ready_link(self, until: float) -> Link:
         """Return a connection that takes more; wait until then for one."""

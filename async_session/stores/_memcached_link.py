@@ -32,10 +32,8 @@ class Lost(NamedTuple):
     broken: bool
 
 
-class _Waiting(NamedTuple):
-    request: Request
-    future: asyncio.Future[Reply | Lost]
-    until: float
+#: What was asked, who waits for the reply, and until what time of the loop.
+_Waiting = tuple[Request, "asyncio.Future[Reply | Lost]", float]
 
 
 class Link(asyncio.Protocol):
@@ -60,23 +58,24 @@ class Link(asyncio.Protocol):
         self.lost: Lost | None = None
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
-    async def send(self, request: Request, until: float) -> Reply | Lost:
-        """Send `request`, and wait for what comes: this ends by `until`, and raises nothing."""
-        if self.lost is not None:
-            return self.lost
+    def send(self, request: Request, until: float) -> asyncio.Future[Reply | Lost]:
+        """Send `request`; return what will have its reply by `until`, and never an exception."""
         future: asyncio.Future[Reply | Lost] = self._loop.create_future()
+        if self.lost is not None:
+            future.set_result(self.lost)
+            return future
         is_idle = not self._line
-        self._line.append(_Waiting(request, future, until))
+        self._line.append((request, future, until))
         if until < self._watch_due:
             self._watch_at(until)
         if not (is_idle or self._unsent):
             # The requests of one turn of the loop go out in one piece.
             self._loop.call_soon(self._flush)
         self._unsent += request.parts
-        self._unsent_size += sum(map(len, request.parts))
+        self._unsent_size += request.size
         if is_idle or self._unsent_size > _MUCH:
             self._flush()
-        return await future
+        return future
 
     async def writable(self) -> None:
         """Wait until the server has taken what was sent, or the connection is lost."""
@@ -93,7 +92,7 @@ class Link(asyncio.Protocol):
                 self._timer.cancel()
             self._unsent.clear()
             while self._line:
-                _settle(self._line.popleft(), self.lost)
+                _settle(self._line.popleft()[1], self.lost)
             self._resume()
             if self._transport is not None:
                 self._transport.abort()
@@ -111,13 +110,15 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
-        self._replies.feed(data)
         try:
-            while self.lost is None and (reply := self._replies.next()) is not None:
+            for reply in self._replies.feed(data):
                 if not self._line:
                     raise OutOfStep("it spoke without being asked")
-                check(self._line[0].request, reply)
-                _settle(self._line.popleft(), reply)
+                request, future, _ = self._line[0]
+                check(request, reply)
+                self._line.popleft()
+                if not future.done():  # as in `_settle`, for every request
+                    future.set_result(reply)
         except OutOfStep as exc:
             self.drop(str(exc), exc)
 
@@ -157,14 +158,15 @@ class Link(asyncio.Protocol):
             return
         now = self._loop.time() + _TICK
         late = Lost(f"no answer within {self._timeout:g} s", TimeoutError(), broken=False)
-        for waiting in self._line:
-            if waiting.until <= now:
-                _settle(waiting, late)
-        silent_until = max(self._heard + self._timeout, self._line[0].until)
+        for _, future, until in self._line:
+            if until <= now:
+                _settle(future, late)
+        silent_until = max(self._heard + self._timeout, self._line[0][2])
         if silent_until <= now:
             self.drop(late.why, late.cause)
             return
-        self._watch_at(min((w.until for w in self._line if w.until > now), default=silent_until))
+        later = (until for _, _, until in self._line if until > now)
+        self._watch_at(min(later, default=silent_until))
 
     def _resume(self) -> None:
         if self._resumed is not None:
@@ -172,7 +174,7 @@ class Link(asyncio.Protocol):
             self._resumed = None
 
 
-def _settle(waiting: _Waiting, answer: Reply | Lost) -> None:
+def _settle(future: asyncio.Future[Reply | Lost], answer: Reply | Lost) -> None:
     # A call that was cancelled, or has ended, takes no answer any more.
-    if not waiting.future.done():
-        waiting.future.set_result(answer)
+    if not future.done():
+        future.set_result(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -35,6 +36,7 @@ class Request(NamedTuple):
 
     #: In pieces, so that a value is not copied until it is sent.
     parts: tuple[bytes, ...]
+    size: int
     key: bytes
     answers: frozenset[bytes]
 
@@ -66,7 +68,9 @@ _WRITTEN: Final = {
 
 def reading(key: bytes, *, with_cas: bool = False) -> Request:
     """Ask for a value; `with_cas`, also for the number that a guarded write needs."""
-    return Request(((b"gets " if with_cas else b"get ") + key + _END_OF_LINE,), key, _READ)
+    line = (b"gets %b\r\n" if with_cas else b"get %b\r\n") % key
+    # As `Request(...)`, without a call of Python's: this is the path of every request.
+    return tuple.__new__(Request, ((line,), len(line), key, _READ))
 
 
 def writing(verb: bytes, key: bytes, value: bytes, *, exptime: int, cas: bytes = b"") -> Request:
@@ -74,19 +78,22 @@ def writing(verb: bytes, key: bytes, value: bytes, *, exptime: int, cas: bytes =
     line = b"%b %b 0 %d %d" % (verb, key, exptime, len(value))
     if verb == b"cas":
         line += b" " + cas
-    return Request((line + _END_OF_LINE, value, _END_OF_LINE), key, _WRITTEN[verb])
+    parts = (line + _END_OF_LINE, value, _END_OF_LINE)
+    return Request(parts, sum(map(len, parts)), key, _WRITTEN[verb])
 
 
 def deletion(key: bytes) -> Request:
     """Remove a value."""
-    return Request((b"delete " + key + _END_OF_LINE,), key, _DELETED)
+    line = b"delete %b\r\n" % key
+    return Request((line,), len(line), key, _DELETED)
 
 
 def check(request: Request, reply: Reply) -> None:
     """Raise `OutOfStep` unless `reply` can be the answer to `request`."""
-    if reply.status not in request.answers and not reply.is_refusal:
-        raise OutOfStep(f"it answered {spoken(reply.line)}")
-    if reply.status == b"VALUE" and reply.key != request.key:
+    status, line, key, _, _ = reply
+    if status not in request.answers and status != _REFUSAL:
+        raise OutOfStep(f"it answered {spoken(line)}")
+    if status == b"VALUE" and key != request.key:
         raise OutOfStep("it answered with the value of another key")
 
 
@@ -94,61 +101,48 @@ class Replies:
     """Cut a stream of bytes into replies, however it was cut on its way."""
 
     def __init__(self) -> None:
-        self._buffer = b""
-        #: Where in the buffer the next reply begins.
-        self._at = 0
-        self._chunks: list[bytes] = []
+        #: What came and is no whole reply yet.
+        self._pieces: list[bytes] = []
         #: How many bytes have to come before it is worth looking again.
         self._missing = 0
 
-    def feed(self, data: bytes) -> None:
-        """Take what came."""
-        self._chunks.append(data)
-        self._missing -= len(data)
-
-    def next(self) -> Reply | None:
-        """Return the next reply, or None until more bytes have come.
+    def feed(self, data: bytes) -> Iterator[Reply]:
+        """Take what came; yield each reply that is whole now. Take all of them.
 
         Raises:
             OutOfStep: these bytes are not memcached's.
         """
+        self._pieces.append(data)
+        self._missing -= len(data)
         if self._missing > 0:
-            return None
-        if self._chunks:
-            if self._at < len(self._buffer):
-                self._chunks.insert(0, self._buffer[self._at :])
-            self._buffer = b"".join(self._chunks)
-            self._at = 0
-            self._chunks.clear()
-        end = self._buffer.find(_END_OF_LINE, self._at)
-        if end < 0:
-            if len(self._buffer) - self._at > _MAX_LINE:
-                raise OutOfStep("it does not speak memcached's protocol")
-            self._missing = 1
-            return None
-        line = self._buffer[self._at : end]
-        status = line.partition(b" ")[0]
-        if status == b"VALUE":
-            return self._value(line, end + len(_END_OF_LINE))
-        self._at = end + len(_END_OF_LINE)
-        return Reply(status, line)
-
-    def _value(self, line: bytes, start: int) -> Reply | None:
-        """Return the reply whose first line is `line` and whose data begins at `start`."""
-        try:
-            _, key, _, size, *cas = line.split(b" ")
-            stop = start + int(size)
-        except ValueError:
-            raise OutOfStep("it sent the head of a value that cannot be read") from None
-        after = stop + len(_END_OF_VALUE)
-        self._missing = after - len(self._buffer)
-        if self._missing > 0:
-            return None
-        # One key was asked for, so nothing else can follow its value.
-        if stop < start or self._buffer[stop:after] != _END_OF_VALUE:
-            raise OutOfStep("it sent a value that does not end where it said")
-        self._at = after
-        return Reply(b"VALUE", line, key, cas[0] if cas else b"", self._buffer[start:stop])
+            return
+        buffer, at, self._missing = b"".join(self._pieces), 0, 1
+        while (end := buffer.find(_END_OF_LINE, at)) >= 0:
+            line = buffer[at:end]
+            words = line.split(b" ")
+            start = end + len(_END_OF_LINE)
+            if words[0] != b"VALUE":
+                at = start
+                yield Reply(words[0], line)
+                continue
+            try:
+                stop = start + int(words[3])
+            except (IndexError, ValueError):
+                raise OutOfStep("it sent the head of a value that cannot be read") from None
+            after = stop + len(_END_OF_VALUE)
+            if after > len(buffer):
+                self._missing = after - len(buffer)
+                break
+            # One key was asked for, so nothing else can follow its value.
+            if stop < start or not buffer.startswith(_END_OF_VALUE, stop):
+                raise OutOfStep("it sent a value that does not end where it said")
+            at = after
+            cas = words[4] if len(words) > 4 else b""
+            # As `Reply(...)`; see `reading`.
+            yield tuple.__new__(Reply, (b"VALUE", line, words[1], cas, buffer[start:stop]))
+        self._pieces = [buffer[at:]]
+        if end < 0 and len(buffer) - at > _MAX_LINE:
+            raise OutOfStep("it does not speak memcached's protocol")
 
 
 def spoken(line: bytes) -> str:

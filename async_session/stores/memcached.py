@@ -33,7 +33,8 @@ _CLOCK_SKEW: Final = 60
 # anew, so this is reached only if others keep writing the very version that is asked for.
 _TRIES: Final = 20
 
-_is_key = re.compile(r"[0-9a-f]{64}").fullmatch
+_KEY_SIZE: Final = 64
+_DIGITS: Final = b"0123456789abcdef"
 # memcached takes 250 bytes of key; spaces and control characters would end it.
 _is_prefix = re.compile(r"[!-~]{0,186}").fullmatch
 
@@ -95,8 +96,12 @@ class MemcachedStore:
 
     async def open(self, key: str, /) -> bytes | None:
         """Return the value under `key`, or None if there is none."""
-        request = wire.reading(self._name(key))
-        reply = await self._ask(key, request, self._until(), again=True)
+        request, until = wire.reading(self._name(key)), self._until()
+        lane = self._lane(key) or await self._new_lane(key)
+        answer = await lane.ask(request, until)
+        if type(answer) is wire.Reply and answer.status == b"VALUE":
+            return answer.data  # most requests end here
+        reply = await lane.settle(answer, request, until, again=True)
         return reply.data if reply.status == b"VALUE" else None
 
     async def save(
@@ -148,15 +153,18 @@ class MemcachedStore:
     async def _ask(
         self, key: str, request: wire.Request, until: float, *, again: bool = False
     ) -> wire.Reply:
-        """Ask the node that keeps `key`; translate what it refuses."""
-        lanes = self._loops.get(asyncio.get_running_loop()) or await self._new_lanes()
-        lane = lanes.of_node[node_of(self._nodes, key)]
-        reply = await lane.ask(request, until, again=again)
-        if reply.is_refusal:
-            raise StoreError(f"memcached refused: {wire.spoken(reply.line)}")
-        return reply
+        """Ask the node that keeps `key`; raise what is no reply."""
+        lane = self._lane(key) or await self._new_lane(key)
+        return await lane.settle(await lane.ask(request, until), request, until, again=again)
 
-    async def _new_lanes(self) -> _Lanes:
+    def _lane(self, key: str) -> Lane | None:
+        """Return the way to the node that keeps `key`, if this event loop has one already."""
+        lanes = self._loops.get(asyncio.get_running_loop())
+        if lanes is None:
+            return None
+        return lanes.only or lanes.of_node[node_of(self._nodes, key)]
+
+    async def _new_lane(self, key: str) -> Lane:
         """Prepare for the running event loop; forget the loops that were closed."""
         for loop in list(self._loops):
             if loop.is_closed():
@@ -165,7 +173,7 @@ class MemcachedStore:
         lanes = _Lanes(self._nodes, self.deadline)
         self._loops[asyncio.get_running_loop()] = lanes
         await anext(lanes.guard)  # does not wait: no other caller comes in between
-        return lanes
+        return lanes.of_node[node_of(self._nodes, key)]
 
     def _until(self) -> float:
         """Return the loop's time at which a call that begins now has to end."""
@@ -175,9 +183,11 @@ class MemcachedStore:
             raise StoreError("MemcachedStore runs on asyncio only: use another store here") from exc
 
     def _name(self, key: str) -> bytes:
-        if not _is_key(key):  # anything else might end the command and begin another
+        name = key.encode()
+        # Anything else might end the command and begin another.
+        if len(name) != _KEY_SIZE or name.translate(None, _DIGITS):
             raise ValueError(f"a key is 64 lower-case hexadecimal digits, not {key!r}")
-        return self._prefix + key.encode()
+        return self._prefix + name
 
     def _exptime(self, ttl: int) -> int:
         if ttl + _ROUNDING <= _LONGEST_RELATIVE:
@@ -188,10 +198,11 @@ class MemcachedStore:
 class _Lanes:
     """What the store uses on one event loop."""
 
-    __slots__ = ("guard", "of_node")
+    __slots__ = ("guard", "of_node", "only")
 
     def __init__(self, nodes: tuple[Node, ...], timeout: float) -> None:
         self.of_node = {node: Lane(node, timeout) for node in nodes}
+        self.only = self.of_node[nodes[0]] if len(nodes) == 1 else None
         #: Closes them.
         self.guard = _until_loop_ends(self.of_node.values())
 
