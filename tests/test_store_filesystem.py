@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import stat
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -355,6 +357,75 @@ async def test_one_hop_a_call(store: FileSystemStore, monkeypatch: pytest.Monkey
     await store.open(KEY)
     await store.delete(KEY)
     assert len(hops) == 3
+
+
+async def test_reads_at_once_share_their_hops_and_nothing_else(
+    store: FileSystemStore,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    anyio_backend_name: str,
+) -> None:
+    keys = [f"{number:064x}" for number in range(10)]
+    for key in keys[2:]:
+        await store.save(key, OLD + key.encode(), ttl=60)
+    await off_loop(os.mkdir, directory / "00" / keys[1])
+    read, hop, may_read, hops = store._records.read, store._in_thread, threading.Event(), 0
+    found: dict[str, object] = {}
+
+    def wait_and_read(key: str) -> bytes | None:
+        assert may_read.wait(5)
+        return read(key)
+
+    async def in_thread(*args: Any, **kwargs: Any) -> Any:
+        nonlocal hops
+        hops += 1
+        return await hop(*args, **kwargs)
+
+    async def open_it(key: str, scope: anyio.CancelScope) -> None:
+        with scope:
+            try:
+                found[key] = await store.open(key)
+            except StoreError:
+                found[key] = StoreError
+
+    monkeypatch.setattr(store._records, "read", wait_and_read)
+    monkeypatch.setattr(store, "_in_thread", in_thread)
+    scopes = [anyio.CancelScope() for _ in keys]
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for key, scope in zip(keys, scopes, strict=True):
+                tasks.start_soon(open_it, key, scope)
+            await anyio.wait_all_tasks_blocked()
+            scopes[2].cancel()
+            await anyio.wait_all_tasks_blocked()
+            may_read.set()
+    others = {key: OLD + key.encode() for key in keys[3:]}
+    assert found == {keys[0]: None, keys[1]: StoreError, **others}
+    assert hops == {"asyncio": 3, "trio": 10}[anyio_backend_name]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_readers_are_told_when_their_thread_does_not_come(
+    store: FileSystemStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def never(*args: Any, **kwargs: Any) -> None:
+        await anyio.sleep_forever()
+
+    async def read_both() -> list[object]:
+        reads = asyncio.gather(store.open(KEY), store.open(KEY), return_exceptions=True)
+        await anyio.wait_all_tasks_blocked()
+        for task in store._tasks:  # as when the event loop ends
+            task.cancel()
+        with anyio.fail_after(5):
+            return [type(error) for error in await reads]
+
+    monkeypatch.setattr(store, "_in_thread", full)
+    assert await read_both() == [RuntimeError] * 2
+    monkeypatch.setattr(store, "_in_thread", never)
+    assert await read_both() == [asyncio.CancelledError] * 2
 
 
 async def test_it_takes_no_thread_from_the_app(store: FileSystemStore) -> None:

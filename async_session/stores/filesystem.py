@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 import os
@@ -23,10 +24,17 @@ __all__ = ["FileSystemStore"]
 
 T = TypeVar("T")
 
+#: A value, None for no value, or why it could not be read.
+_Found = bytes | Exception | None
+#: Keys that are read together on an event loop, each with what waits for it.
+_Group = tuple[asyncio.AbstractEventLoop, list[tuple[str, "asyncio.Future[_Found]"]]]
+
 _is_key = re.compile(r"[0-9a-f]{64}").fullmatch
 
 # Threads at work at once. They wait for the disk more than they work.
 _THREADS = 16
+# Reads that go to a thread together: less than the half each. All threads together take 64 at once.
+_TOGETHER = 4
 # One save in so many looks whether its shard has expired records.
 _LOOK_EVERY = 16
 
@@ -42,7 +50,8 @@ class FileSystemStore:
     A record is written to a file of its own, synced, and renamed over the old one; directories are
     made with mode 0700, files with 0600, and a symbolic link is never followed. Every write and
     delete holds a lock on its part of the directory, so any number of processes of one machine may
-    share it. Each call is one hop to a thread of the store's own.
+    share it. Each call is one hop to a thread of the store's own; reads that are asked for at once
+    share theirs.
 
     Args:
         directory: where. Made at the first use if it is not there. A backup of it has to keep
@@ -95,6 +104,10 @@ class FileSystemStore:
         self._in_executor = wrap(_run)
         self._executor: ThreadPoolExecutor | None = None
         self._process = 0
+        # That of the loop that was here last, as long as it may grow.
+        self._group: _Group | None = None
+        # The loop itself keeps weak references only.
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"FileSystemStore({self._records.directory!r})"
@@ -102,7 +115,13 @@ class FileSystemStore:
     async def open(self, key: str, /) -> bytes | None:
         """Return the value under `key`, or None if there is none or its ttl has passed."""
         _check(key)
-        return await self._in_thread(lambda: self._records.read(key), abandon=True)
+        if on_asyncio():
+            found = await self._read_together(key)
+        else:
+            found = await self._in_thread(lambda: self._records.try_read(key), abandon=True)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     async def save(
         self, key: str, data: bytes, /, *, ttl: int, match: Match | bytes = Match.ANY
@@ -142,6 +161,38 @@ class FileSystemStore:
         executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=False)
+
+    def _read_together(self, key: str) -> asyncio.Future[_Found]:
+        """Read `key` in one hop with others that are asked for in this turn of the event loop."""
+        loop = asyncio.get_running_loop()
+        group = self._group
+        if group is None or group[0] is not loop or len(group[1]) == _TOGETHER:
+            group = self._group = loop, []
+            task = loop.create_task(self._read_group(group))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        future: asyncio.Future[_Found] = loop.create_future()
+        group[1].append((key, future))
+        return future
+
+    async def _read_group(self, group: _Group) -> None:
+        """Tell all who wait what was found; it begins with the loop's next turn."""
+        if self._group is group:
+            self._group = None
+        found: list[_Found]
+        try:
+            found = await self._in_thread(
+                lambda: [self._records.try_read(key) for key, _ in group[1]]
+            )
+        except asyncio.CancelledError:  # the event loop ends
+            for _, future in group[1]:
+                future.cancel()
+            raise
+        except Exception as exc:  # no thread can be started
+            found = [exc] * len(group[1])
+        for (_, future), value in zip(group[1], found, strict=True):
+            if not future.done():  # else whoever waited was cancelled
+                future.set_result(value)
 
     def _save(self, key: str, data: bytes, ttl: int, match: Match | bytes) -> bool:
         saved = self._records.write(key, data, ttl, match)
