@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from servers import SecantusServer
 from async_session import _log
 from async_session._flask_session import store_from_config
 from async_session.errors import ConfigurationError, StoreError, StoreUnavailable
+from async_session.stores import _mongodb_commands
 from async_session.stores.base import Match
 from async_session.stores.mongodb import MongoStore
 
@@ -252,6 +254,104 @@ async def test_upserts_that_meet_are_tried_again(
     with pytest.raises(StoreError):
         await store.save(KEY, NEW, ttl=60)
     assert await store.open(KEY) == OLD
+
+
+# Reads at once.
+
+
+KEYS = [f"{number:064x}" for number in range(20)]
+
+
+def asked(notes: Notes) -> tuple[list[int], list[str]]:
+    """Return how many sessions each command for several asked for, and the keys asked for alone."""
+    filters = [find["filter"]["_id"] for find in notes.of("find")]
+    together = sorted(len(each["$in"]) for each in filters if isinstance(each, dict))
+    return together, sorted(each for each in filters if isinstance(each, str))
+
+
+async def read_all(store: MongoStore) -> list[object]:
+    return list(await asyncio.gather(*map(store.open, KEYS), return_exceptions=True))
+
+
+@pytest.fixture
+async def values(store: MongoStore, notes: Notes) -> list[object]:
+    values = [OLD + key.encode() for key in KEYS]
+    for key, value in zip(KEYS, values, strict=True):
+        await store.save(key, value, ttl=60)
+    notes.commands.clear()
+    return list(values)
+
+
+@pytest.mark.anyio
+async def test_reads_at_once_share_a_command(
+    store: MongoStore, notes: Notes, values: list[object]
+) -> None:
+    assert await read_all(store) == values
+    assert asked(notes) == ([4, 16], [])
+
+
+@pytest.mark.anyio
+async def test_reads_at_once_share_nothing_else(
+    store: MongoStore, sessions: Any, notes: Notes, values: list[object]
+) -> None:
+    await sessions.update_one({"_id": KEYS[1]}, {"$set": {"payload": "text"}})
+    await store.delete(KEYS[2])
+    reads = [asyncio.ensure_future(store.open(key)) for key in (*KEYS[:4], KEYS[3])]
+    await asyncio.sleep(0)
+    reads[0].cancel()
+    async with asyncio.timeout(5):
+        found = await asyncio.gather(*reads, return_exceptions=True)
+    assert isinstance(found[0], asyncio.CancelledError)
+    assert isinstance(found[1], StoreError)
+    assert found[2:] == [None, values[3], values[3]]
+    assert asked(notes) == ([5], [KEYS[2]])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [{"errorCode": 13}, {"closeConnection": True}], ids=str)
+async def test_when_a_command_for_several_fails_each_is_read_alone(
+    store: MongoStore, notes: Notes, values: list[object], failpoint: FailPoint, error: Any
+) -> None:
+    await failpoint.set("find", mode={"times": 1}, **error)
+    assert await asyncio.gather(*map(store.open, KEYS[:9])) == values[:9]
+    assert asked(notes) == ([9], KEYS[:9])
+
+
+@pytest.mark.anyio
+async def test_what_an_answer_had_no_room_for_is_read_alone(
+    store: MongoStore, notes: Notes, values: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, read = _mongodb_commands._find, _mongodb_commands._read
+
+    async def cut(*args: Any) -> Any:
+        return (await find(*args))[:3]
+
+    async def fail(sessions: Any, key: str, seconds: float) -> Any:
+        if key == KEYS[15]:
+            raise errors.PyMongoError("injected")
+        return await read(sessions, key, seconds)
+
+    monkeypatch.setattr(_mongodb_commands, "_find", cut)
+    monkeypatch.setattr(_mongodb_commands, "_read", fail)
+    found = await read_all(store)
+    assert isinstance(found.pop(15), StoreError)
+    assert found == values[:15] + values[16:]
+    assert len(asked(notes)[1]) == 13
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("why", ["linearizable", "Mongos", "LoadBalancer"])
+async def test_reads_that_go_alone(
+    sessions: Any, notes: Notes, values: list[object], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    if why == "linearizable":  # which is for one document
+        sessions = sessions.with_options(read_concern=ReadConcern(why))
+    else:  # one shard that hangs is nothing to the sessions of others
+        server = SimpleNamespace(server_type_name=why)
+        topology = SimpleNamespace(server_descriptions=lambda: {("h", 1): server})
+        monkeypatch.setattr(AsyncMongoClient, "topology_description", topology)
+    assert await read_all(MongoStore(sessions, timeout=5)) == values
+    assert asked(notes) == ([], KEYS)
 
 
 # The index.
@@ -517,8 +617,8 @@ async def test_a_cancelled_read_ends_at_once(store: MongoStore, failpoint: FailP
     with pytest.raises(asyncio.CancelledError):
         await opening
     assert time.monotonic() - began < 0.2
-    await asyncio.gather(*store._tasks)
-    assert not store._tasks
+    await asyncio.gather(*store._calls.tasks)
+    assert not store._calls.tasks
 
 
 # Clients.

@@ -167,9 +167,9 @@ async def test_a_frozen_server_costs_no_more_than_the_deadline(
         await asyncio.sleep(0.05)
         given_up.cancel()
         await asyncio.wait([given_up])
-        assert store._tasks, "it goes on"
-        await asyncio.wait(store._tasks, timeout=0.6)
-        assert not store._tasks, "not longer than the others, although nobody waits for it"
+        assert store._calls.tasks, "it goes on"
+        await asyncio.wait(store._calls.tasks, timeout=0.6)
+        assert not store._calls.tasks, "not longer than the others, although nobody waits for it"
     finally:
         own_secantus_server.thaw()
     await asyncio.sleep(0.5)

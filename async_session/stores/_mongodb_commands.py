@@ -6,7 +6,10 @@ to cancel it.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import pymongo
@@ -18,20 +21,51 @@ from ._mongodb_clients import Collection, Document
 from ._mongodb_errors import is_duplicate_key
 from .base import Match
 
-__all__ = ["make_index", "read", "remove", "write"]
+__all__ = ["make_index", "read_all", "remove", "write"]
 
 # The record is in one field, because nothing else in the document is for a reader.
-_PAYLOAD: Final = {"_id": 0, "payload": 1}
+_PAYLOAD: Final = {"payload": 1}
+# Servers behind which there may be several.
+_ROUTERS: Final = frozenset({"Mongos", "LoadBalancer"})
 # Upserts of one key that meet: one inserts, the others find it at their next try.
 _UPSERTS: Final = 5
 
 
-async def read(sessions: Collection, key: str, seconds: float) -> Document | None:
-    """Return what there is of a session, or None."""
+async def read_all(
+    sessions: Collection, keys: Sequence[str], seconds: float
+) -> list[Document | BaseException | None]:
+    """Return what there is of each session: None if there is none, or why it cannot be read."""
+    if len(keys) == 1:
+        return [await _read(sessions, keys[0], seconds)]
+    began = time.monotonic()
+    found: dict[str, Document | BaseException | None] = {}
+    if _may_go_together(sessions):
+        with contextlib.suppress(Exception):  # each is read by itself, and has its own error
+            for document in await _find(sessions, keys, seconds):
+                found[document["_id"]] = document
+        seconds -= time.monotonic() - began
+    # An answer ends at 16 MB, and does not say so: what is not in it may be there.
+    left = [key for key in keys if key not in found]
+    reads = (_read(sessions, key, seconds) for key in left)
+    found.update(zip(left, await asyncio.gather(*reads, return_exceptions=True), strict=True))
+    return [found[key] for key in keys]
+
+
+def _may_go_together(sessions: Collection) -> bool:
+    """Tell whether one command for several sessions keeps the promises for each of them."""
+    if not isinstance(sessions, AsyncCollection) or sessions.read_concern.level == "linearizable":
+        return False  # "linearizable" is for one document
+    # One shard that hangs is nothing to the sessions of others.
+    servers = sessions.database.client.topology_description.server_descriptions()
+    return not any(server.server_type_name in _ROUTERS for server in servers.values())
+
+
+async def _read(sessions: Collection, key: str, seconds: float) -> Document | None:
     began = time.monotonic()
     if isinstance(sessions, AsyncCollection):  # Motor has threads, which nobody can cancel
         try:
-            return await _read_plainly(sessions, key, seconds)
+            found = await _find(sessions, [key], seconds)
+            return found[0] if found else None
         except PyMongoError:
             # The driver knows which errors pass, waits for a new primary, and asks again.
             seconds -= time.monotonic() - began
@@ -39,21 +73,21 @@ async def read(sessions: Collection, key: str, seconds: float) -> Document | Non
         return await sessions.find_one({"_id": key}, _PAYLOAD)
 
 
-async def _read_plainly(sessions: Collection, key: str, seconds: float) -> Document | None:
-    # What `find_one` sends, without the cursor that it makes around the answer, and without
+async def _find(sessions: Collection, keys: Sequence[str], seconds: float) -> list[Document]:
+    # What `find` sends, without the cursor that it makes around the answer, and without
     # `pymongo.timeout`, which makes a task of every write to a socket on Python 3.11.
     command: Document = {
         "find": sessions.name,
-        "filter": {"_id": key},
+        "filter": {"_id": keys[0] if len(keys) == 1 else {"$in": keys}},
         "projection": _PAYLOAD,
-        "limit": 1,
+        "limit": len(keys),
         "singleBatch": True,
-        "maxTimeMS": int(seconds * 1000) or 1,
+        "maxTimeMS": max(int(seconds * 1000), 1),
         "readConcern": sessions.read_concern.document,
     }
     reply = await sessions.database.command(command, read_preference=ReadPreference.PRIMARY)
     found: list[Document] = reply["cursor"]["firstBatch"]
-    return found[0] if found else None
+    return found
 
 
 async def write(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from .._aio import run_to_completion
 from .._log import warn_once
-from .._shared_timer import SharedTimer
 from ..errors import ConfigurationError, StoreError, StoreUnavailable
 from .base import VERSION_SIZE, Match
 
@@ -19,6 +18,7 @@ try:
     from pymongo.asynchronous.collection import AsyncCollection
     from pymongo.errors import ServerSelectionTimeoutError
 
+    from ._mongodb_calls import Calls, Operation
     from ._mongodb_clients import (
         Address,
         Clients,
@@ -28,7 +28,7 @@ try:
         kind_of,
         ours,
     )
-    from ._mongodb_commands import make_index, read, remove, write
+    from ._mongodb_commands import make_index, remove, write
     from ._mongodb_errors import translated, unanswered
 except ImportError as exc:
     raise ConfigurationError(
@@ -41,12 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["MongoStore"]
 
 T = TypeVar("T")
-_Operation = Callable[["Collection", float], Awaitable[T]]
 
 # MongoDB removes a document by its own clock, which may be ahead of this machine's.
 _CLOCKS_DIFFER: Final = 300
-# The driver stops a little before the deadline, because it can say why.
-_DRIVERS_SHARE: Final = 0.95
 # Seconds until an index that could not be made is tried again.
 _INDEX_AGAIN: Final = 60.0
 
@@ -99,10 +96,7 @@ class MongoStore:
         else:
             raise ConfigurationError(_instead_of(collection))
         self._index_due = 0.0
-        # The loop itself keeps weak references only.
-        self._tasks: set[asyncio.Task[None]] = set()
-        #: That of the loop that was here last.
-        self._timer: SharedTimer | None = None
+        self._calls = Calls(self._sessions, self.deadline)
 
     def __repr__(self) -> str:
         return f"MongoStore({self._shown})"
@@ -110,7 +104,7 @@ class MongoStore:
     async def open(self, key: str, /) -> bytes | None:
         """Return the value under `key`, or None if there is none."""
         _check(key)
-        found = await self._call(lambda sessions, left: read(sessions, key, left))
+        found = await self._answered(self._calls.read(key), self.deadline)
         if found is None:
             return None
         payload = found.get("payload")
@@ -181,23 +175,19 @@ class MongoStore:
             )
         return True
 
-    async def _call(self, operation: _Operation[T], *, seconds: float | None = None) -> T:
-        """Do one thing within the deadline, and translate what fails.
+    async def _call(self, operation: Operation[T], *, seconds: float | None = None) -> T:
+        """Do one thing within the deadline."""
 
-        In a task of its own, which goes on when the caller is cancelled: a connection that pymongo
-        is making just then would be left open. It is cancelled when its time is up. Mostly the
-        driver has ended it by then, because it can say why.
-        """
-        loop = asyncio.get_running_loop()
-        timer = self._timer
-        if timer is None or timer.loop is not loop:
-            timer = self._timer = SharedTimer()
-        seconds = seconds or self.deadline
+        async def alone(sessions: Collection, left: float) -> list[T]:
+            return [await operation(sessions, left)]
+
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._calls.start(alone, [answer], seconds or self.deadline)
+        return await self._answered(answer, seconds or self.deadline)
+
+    async def _answered(self, answer: asyncio.Future[T], seconds: float) -> T:
+        """Wait for an answer, and translate what fails."""
         selection: ServerSelectionTimeoutError | None = None
-        answer: asyncio.Future[T] = loop.create_future()
-        task = loop.create_task(self._operate(operation, seconds * _DRIVERS_SHARE, answer, timer))
-        self._tasks.add(task)
-        timer.add(answer, loop.time() + self.deadline, lambda: _give_up(task, answer))
         try:
             return await answer
         except TimeoutError:
@@ -209,40 +199,10 @@ class MongoStore:
         sessions = self._clients.known() if self._clients else self._given
         raise unanswered(seconds, sessions, selection)
 
-    async def _operate(
-        self,
-        operation: _Operation[T],
-        seconds: float,
-        answer: asyncio.Future[T],
-        timer: SharedTimer,
-    ) -> None:
-        """Do it, and tell `answer` how it ended if anybody still waits for that."""
-        try:
-            # Collections refuse to be asked whether they are true.
-            sessions = self._given if self._clients is None else await self._clients.collection()
-            found = await operation(cast("Collection", sessions), seconds)
-        except asyncio.CancelledError:  # the time is up, or the event loop ends
-            answer.cancel()
-            raise
-        except Exception as exc:
-            _fail(answer, exc)
-        else:
-            if not answer.done():
-                answer.set_result(found)
-        finally:
-            timer.remove(answer)
-            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-
-
-def _give_up(task: asyncio.Task[None], answer: asyncio.Future[Any]) -> None:
-    _fail(answer, TimeoutError())
-    task.cancel()
-
-
-def _fail(answer: asyncio.Future[Any], exc: Exception) -> None:
-    if not answer.done():
-        answer.set_exception(exc)
-        answer.exception()  # seen: a caller that is cancelled just now does not look
+    async def _sessions(self) -> Collection:
+        if self._clients is not None:
+            return await self._clients.collection()
+        return cast("Collection", self._given)
 
 
 def _check(key: str) -> None:
