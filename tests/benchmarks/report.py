@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from measure import Figure, Key, figure
+from parts import PARTS
 from rows import SIZES, Row, Run
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
@@ -72,6 +74,21 @@ def costs(run: Run, *, tasks: int) -> str:
                 name, framework, store = map(str, who)
                 lines.append([name, framework, store, str(size), *cells])
     return table(["", "framework", "store", "bytes", *WORKLOADS], lines)
+
+
+def made_of(run: Run) -> str:
+    """Return what the parts of a request cost, one at a time and 50 at once."""
+    columns = list(itertools.product(SIZES, (1, 50)))
+    least = [
+        shown(figure(run.over("least", "starlette", tasks=tasks))) if size == SIZES[0] else "-"
+        for size, tasks in columns
+    ]
+    lines = [["a middleware on Starlette that wraps `send`, and does nothing else", *least]]
+    for name, what in PARTS.items():
+        costs = (run.call("part", name, size, tasks=tasks) for size, tasks in columns)
+        lines.append([what, *(shown(figure(cost)) for cost in costs)])
+    head = [f"{size} B, {tasks} at once" for size, tasks in columns]
+    return table(["", *head], lines)
 
 
 def aims(rows: Iterable[Row], by_cpu: Mapping[str, Figure]) -> str:

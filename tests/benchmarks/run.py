@@ -26,6 +26,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 # They lie beside this program.
 import apps
 import measure
+import parts
 import peers
 import raw
 import report
@@ -177,7 +178,9 @@ async def measured(servers: Any, options: argparse.Namespace) -> None:
     """Measure, print, and write the page."""
     about = machine()
     calls, asked = await function_calls(servers), await commands(servers)
-    cases = await raw.cases(servers, list(rows.SIZES)) | await app_cases(servers)
+    sizes = list(rows.SIZES)
+    cases = await raw.cases(servers, sizes) | await app_cases(servers)
+    cases |= await parts.cases(servers, sizes)
     results = await measure.interleaved(
         cases, rounds=options.rounds, at_once=AT_ONCE, seconds=options.seconds
     )
@@ -186,7 +189,7 @@ async def measured(servers: Any, options: argparse.Namespace) -> None:
     by_cpu = {row.what: row.ratio for row in rows.rows(rows.Run(results, cpu=True))}
     network = await raw.network(servers.redis_port, rounds=options.rounds, seconds=1)
     found += rows.network_rows(network)
-    parts = [about, f"{options.rounds} rounds. In brackets: the interval of 95 %."]
+    text = [about, f"{options.rounds} rounds. In brackets: the interval of 95 %."]
     if not options.no_server:
         visited = await asyncio.to_thread(
             served.measure,
@@ -198,21 +201,22 @@ async def measured(servers: Any, options: argparse.Namespace) -> None:
         tail = ["## Behind a server", report.served_table(visited)]
     else:
         tail = []
-    parts += ["## What was aimed at", report.aims(found, by_cpu)]
+    text += ["## What was aimed at", report.aims(found, by_cpu)]
     for tasks in AT_ONCE:
         head = f"## Microseconds over the bare app, {tasks} at once"
         gets = [
             report.shown(measure.figure(run.call("raw", "redis", size, tasks=tasks)))
-            for size in rows.SIZES
+            for size in sizes
         ]
-        sizes = ", ".join(f"{size} B {get}" for size, get in zip(rows.SIZES, gets, strict=True))
-        parts += [head, f"One GET by redis-py: {sizes}.", report.costs(run, tasks=tasks)]
+        by_size = ", ".join(f"{size} B {get}" for size, get in zip(sizes, gets, strict=True))
+        text += [head, f"One GET by redis-py: {by_size}.", report.costs(run, tasks=tasks)]
+    text += ["## What a request is made of", "Microseconds.", report.made_of(run)]
     said = "By its own count, in which a script and what it asks for are commands."
-    parts += ["## Commands at the Redis server for a request", said, asked]
-    text = "\n\n".join([*parts, *tail])
-    print(text)
+    text += ["## Commands at the Redis server for a request", said, asked]
+    page = "\n\n".join([*text, *tail])
+    print(page)
     if not options.no_page:
-        report.write(text, report.chart(run, tasks=AT_ONCE[-1]))
+        report.write(page, report.chart(run, tasks=AT_ONCE[-1]))
 
 
 if __name__ == "__main__":
