@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from async_session._response import warn_of_late_touch
 from async_session.plan import cookie_line
-from async_session.session import Session
+from async_session.session import Intent, Session
 
 if TYPE_CHECKING:
     from quart import Quart
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from async_session.quart import ServerSideSessionInterface
 
 __all__ = ["OPENED", "LateWrites"]
+
+_KEEP = Intent.KEEP  # an enum's member is slow to look up, and this is asked for every request
 
 #: Where a request's scope keeps its session, with the interface that opened it.
 OPENED = "async_session.opened"
@@ -34,8 +36,9 @@ class LateWrites:
         await self._inner(scope, receive, send)
         if OPENED in scope:
             session = self._session(scope)
-            if session is not None and session._answered and not session.is_untouched:
-                await self._interface.finish(self._app, session)
+            if session is not None and session._answered:
+                if session._dirty or session._handed_out or session._intent is not _KEEP:
+                    await self._interface.finish(self._app, session)
                 if session.accessed and not session._varies:
                     warn_of_late_touch(session)
 
