@@ -43,11 +43,12 @@ def get_session() -> Session:
 
 def add_vary(response: Response | WerkzeugResponse) -> None:
     """Let a response say that it depends on the cookie."""
-    lines = response.headers.getlist("Vary")
-    if lines:
-        response.headers.setlist("Vary", vary_on_cookie(lines))
-    else:
-        response.headers.add("Vary", "Cookie")
+    headers = response.headers
+    for name, _ in headers:  # without the calls of `getlist`: most responses have no Vary yet
+        if name.lower() == "vary":
+            headers.setlist("Vary", vary_on_cookie(headers.getlist("Vary")))
+            return
+    headers.add("Vary", "Cookie")
 
 
 def add_cookie(

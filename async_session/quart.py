@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABCMeta
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
@@ -146,19 +146,16 @@ class ServerSideSessionInterface(SessionInterface):
         """Return the request's session; None without a secret key. Never raises for an outage."""
         if not app.config["SECRET_KEY"] and self.signs(app):
             return None
-        scope = cast("MutableMapping[str, Any]", request.scope)
+        scope: Any = request.scope
         if OPENED in scope and scope[OPENED][0] is self:
             return cast("Session", scope[OPENED][1])  # session_transaction opens twice
         manager = self.manager(app)
         client = scope["client"] if "client" in scope else None  # noqa: SIM401  # without a call
-        for header, _ in scope["headers"]:
-            if header == b"cookie":
-                pattern = cookie_pattern(self.get_cookie_name(app))
-                cookie = find_cookie(scope["headers"], pattern)
-                session = await manager.open(cookie, client=client)
-                break
-        else:
+        cookie = find_cookie(scope["headers"], cookie_pattern(self.get_cookie_name(app)))
+        if cookie is None:
             session = manager.new(client=client)
+        else:
+            session = await manager.open(cookie, client=client)
         scope[OPENED] = (self, session)
         return session
 
