@@ -142,6 +142,10 @@ class ServerSideSessionInterface(SessionInterface):
 
     # What Quart calls
 
+    def is_null_session(self, instance: object) -> bool:
+        """Tell a null session. Ours is none: said at once, as Quart asks for every response."""
+        return not isinstance(instance, Session) and super().is_null_session(instance)
+
     async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> Session | None:  # type: ignore[override]  # registered as a SessionMixin above
         """Return the request's session; None without a secret key. Never raises for an outage."""
         if not app.config["SECRET_KEY"] and self.signs(app):

@@ -5,6 +5,7 @@ Counted as the profiler sees them, Python's and C's. A limit is raised only with
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ from typing import Any
 
 import aiomcache
 import pytest
+import quart
 from harness import KEY
 from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
@@ -23,6 +25,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from async_session import SessionStore
+from async_session.quart import QuartSession, ServerSideSessionInterface
 from async_session.starlette import SessionMiddleware
 from async_session.stores.memcached import MemcachedStore
 from async_session.stores.memory import MemoryStore
@@ -31,6 +34,8 @@ from async_session.stores.redis import RedisStore
 from async_session.testing import make_cookie
 
 pytestmark = pytest.mark.anyio
+
+DATA = {"user_id": 42, "name": "Ada", "theme": "dark", "cart": [1, 2, 3]}
 
 
 @pytest.fixture
@@ -46,12 +51,28 @@ async def reads(request: Request) -> PlainTextResponse:
     return PlainTextResponse(str(request.session["user_id"]))
 
 
+def quart_app() -> quart.Quart:
+    app = quart.Quart(__name__)
+    app.secret_key = KEY
+
+    @app.get("/untouched")
+    async def untouched() -> str:
+        return "ok"
+
+    @app.get("/reads")
+    async def reads() -> str:
+        return str(quart.session["user_id"])
+
+    return app
+
+
 def _caller(app: Any, path: str, cookie: str | None) -> Callable[[], Awaitable[None]]:
     headers = [(b"host", b"localhost"), (b"accept", b"*/*")]
     if cookie is not None:
         headers.append((b"cookie", f"theme=dark; session={cookie}; tracking=1".encode()))
     scope = {
         "type": "http",
+        "http_version": "1.1",
         "method": "GET",
         "path": path,
         "root_path": "",
@@ -60,13 +81,18 @@ def _caller(app: Any, path: str, cookie: str | None) -> Callable[[], Awaitable[N
         "headers": headers,
     }
 
-    async def receive() -> dict[str, object]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
     async def send(message: Any) -> None:
         pass
 
     async def call() -> None:
+        request: dict[str, object] = {"type": "http.request", "body": b"", "more_body": False}
+        messages = [request]
+
+        async def receive() -> dict[str, object]:
+            if not messages:
+                await asyncio.Event().wait()  # Quart waits for the client's disconnect
+            return messages.pop()
+
         await app(dict(scope), receive, send)
 
     return call
@@ -101,8 +127,7 @@ async def _over_bare(store: SessionStore, path: str, *, with_cookie: bool) -> tu
     bare = await _count(_caller(Starlette(routes=routes), "/untouched", None))
     app = Starlette(routes=routes)
     app.add_middleware(SessionMiddleware, secret_key=KEY, store=store)
-    data = {"user_id": 42, "name": "Ada", "theme": "dark", "cart": [1, 2, 3]}
-    cookie = await make_cookie(store, data, secret_key=KEY) if with_cookie else None
+    cookie = await make_cookie(store, DATA, secret_key=KEY) if with_cookie else None
     ours = await _count(_caller(app, path, cookie))
     return ours[0] - bare[0], ours[1] - bare[1]
 
@@ -117,6 +142,36 @@ async def test_a_read_from_memory() -> None:
     python, c = await _over_bare(MemoryStore(), "/reads", with_cookie=True)
     assert python <= 16
     assert c <= 16
+
+
+def _interface(app: quart.Quart, store: SessionStore) -> None:
+    app.session_interface = ServerSideSessionInterface(store)  # type: ignore[assignment]
+
+
+def _extension(app: quart.Quart, store: SessionStore) -> None:
+    QuartSession(app, store)
+
+
+@pytest.mark.parametrize(
+    ("set_up", "path", "limit"),
+    [
+        (_interface, "/untouched", 10),
+        (_interface, "/reads", 31),
+        (_extension, "/untouched", 14),
+        (_extension, "/reads", 36),
+    ],
+)
+async def test_a_request_on_quart(
+    set_up: Callable[[quart.Quart, SessionStore], None], path: str, limit: int
+) -> None:
+    null = quart_app()
+    null.secret_key = None
+    bare = await _count(_caller(null, "/untouched", None))
+    store, app = MemoryStore(), quart_app()
+    set_up(app, store)
+    cookie = await make_cookie(store, DATA, secret_key=KEY) if path == "/reads" else None
+    ours = await _count(_caller(app, path, cookie))
+    assert ours[0] - bare[0] <= limit  # those of C depend on Python's version
 
 
 async def _share(store: SessionStore, driver: Callable[[], Awaitable[object]]) -> float:
