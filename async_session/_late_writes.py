@@ -35,8 +35,8 @@ class LateWrites:
             return
         await self._inner(scope, receive, send)
         if OPENED in scope:
-            session = self._session(scope)
-            if session is not None and session._answered:
+            interface, session = scope[OPENED]
+            if interface is self._interface and session._answered:
                 if session._dirty or session._handed_out or session._intent is not _KEEP:
                     await self._interface.finish(self._app, session)
                 if session.accessed and not session._varies:

@@ -168,17 +168,16 @@ class ServerSideSessionInterface(SessionInterface):
     ) -> None:
         """Commit the session and put its cookie into the response.
 
-        Args:
-            app: the app.
-            session: what `open_session` returned; one of another interface is left alone.
-            response: None at the end of a websocket, which can carry no cookie.
+        A session of another interface is left alone. The response is None at the end of a
+        websocket, which can carry no cookie.
         """
         if not isinstance(session, Session):
             log.warning("a %s is not saved: another interface made it", type(session).__name__)
             return
         if response is None:
             await self.finish(app, session)
-        elif session.is_untouched:
+        # `Session.is_untouched`, without a call
+        elif not (session.accessed or session._origin or session.modified or session.unavailable):
             session._answered = True
         else:
             action = await self.manager(app).commit(session)

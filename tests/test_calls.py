@@ -155,10 +155,10 @@ def _extension(app: quart.Quart, store: SessionStore) -> None:
 @pytest.mark.parametrize(
     ("set_up", "path", "limit"),
     [
-        (_interface, "/untouched", 10),
-        (_interface, "/reads", 31),
-        (_extension, "/untouched", 14),
-        (_extension, "/reads", 36),
+        (_interface, "/untouched", 9),
+        (_interface, "/reads", 30),
+        (_extension, "/untouched", 12),
+        (_extension, "/reads", 34),
     ],
 )
 async def test_a_request_on_quart(
