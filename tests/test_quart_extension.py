@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -524,6 +524,25 @@ async def test_an_error_after_the_save_saves_both(bare: bool) -> None:
     assert answer.sent_id is not None
     read = await request(app, "/read", cookie=answer.sent_id)
     assert read.body == "{'a': 1, 'seen': 'sorry'}"
+
+
+async def test_a_late_change_of_another_interface_is_left_alone() -> None:
+    app = make_app(store := RecordingStore(MemoryStore()))
+    app.session_interface = ServerSideSessionInterface(MemoryStore())  # type: ignore[assignment]
+
+    @app.get("/late")
+    async def late() -> Response:
+        session = get_session()
+        session["a"] = 1
+
+        async def body() -> AsyncIterator[str]:
+            yield "first byte"
+            session["late"] = 1
+
+        return Response(body())
+
+    assert (await request(app, "/late")).sent_id is not None
+    assert store.calls == []
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["a URL", "a store"])
