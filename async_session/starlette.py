@@ -185,8 +185,7 @@ class SessionMiddleware:
             return
         client = scope["client"] if "client" in scope else None  # noqa: SIM401  # without a call
         for name, line in scope["headers"]:
-            # A header without the name in it, which is most, needs no closer look.
-            if name == b"cookie" and options.wire_name in line and (found := options.search(line)):
+            if name == b"cookie" and (found := options.search(b";" + line)):
                 session = await manager.open(cookie_value(found), client=client)
                 break
         else:
