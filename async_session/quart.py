@@ -176,7 +176,7 @@ class ServerSideSessionInterface(SessionInterface):
             return
         if response is None:
             await self.finish(app, session)
-        # `Session.is_untouched`, without a call
+        # No cookie came and nobody looked: there is nothing to commit, nothing to send.
         elif not (session.accessed or session._origin or session.modified or session.unavailable):
             session._answered = True
         else:

@@ -161,11 +161,6 @@ class Session(TrackedDict):
         return origin is None or origin.version is None or self._intent is Intent.END
 
     @property
-    def is_untouched(self) -> bool:
-        """Whether no cookie came and nobody looked: there is nothing to commit, nothing to send."""
-        return not (self.accessed or self._origin is not None or self.modified or self.unavailable)
-
-    @property
     def handle(self) -> str | None:
         """The store's key of this session: safe to show and to log. None until it is stored."""
         return None if self._origin is None else self._origin.key

@@ -199,7 +199,7 @@ class SessionMiddleware:
             nonlocal passes
             if passes:
                 return send(message)
-            if not (  # `Session.is_untouched`, without a call
+            if not (  # no cookie came and nobody looked: nothing to commit, nothing to send
                 session.accessed
                 or session._origin is not None
                 or session.modified

@@ -66,6 +66,11 @@ def quart_app() -> quart.Quart:
     return app
 
 
+async def writes(request: Request) -> PlainTextResponse:
+    request.session["user_id"] += 1
+    return PlainTextResponse("ok")
+
+
 def _caller(app: Any, path: str, cookie: str | None) -> Callable[[], Awaitable[None]]:
     headers = [(b"host", b"localhost"), (b"accept", b"*/*")]
     if cookie is not None:
@@ -123,7 +128,7 @@ async def _count(call: Callable[[], Awaitable[object]]) -> tuple[float, float]:
 
 
 async def _over_bare(store: SessionStore, path: str, *, with_cookie: bool) -> tuple[float, float]:
-    routes = [Route("/untouched", untouched), Route("/reads", reads)]
+    routes = [Route("/untouched", untouched), Route("/reads", reads), Route("/writes", writes)]
     bare = await _count(_caller(Starlette(routes=routes), "/untouched", None))
     app = Starlette(routes=routes)
     app.add_middleware(SessionMiddleware, secret_key=KEY, store=store)
@@ -142,6 +147,17 @@ async def test_a_read_from_memory() -> None:
     python, c = await _over_bare(MemoryStore(), "/reads", with_cookie=True)
     assert python <= 16
     assert c <= 16
+
+
+@pytest.mark.parametrize(("path", "limits"), [("/reads", (60, 60)), ("/writes", (160, 145))])
+async def test_a_request_over_the_shared_redis_connection(
+    redis_url: str, path: str, limits: tuple[int, int]
+) -> None:
+    store = RedisStore(redis_url)
+    python, c = await _over_bare(store, path, with_cookie=True)
+    assert python <= limits[0]
+    assert c <= limits[1]
+    await store.aclose()
 
 
 def _interface(app: quart.Quart, store: SessionStore) -> None:

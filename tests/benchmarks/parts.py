@@ -6,7 +6,7 @@ What all parts of a workload take together is what no rearrangement of them can 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any
 
@@ -73,7 +73,7 @@ def _of_serializers(session: apps.Data) -> Iterator[tuple[str, Call]]:
         yield f"{prefix}dumps", _as_call(partial(serializer.dumps, data))
 
 
-async def _of_the_store(servers: Any, data: apps.Data) -> Any:
+async def _of_the_store(servers: Any, data: apps.Data) -> AsyncIterator[tuple[str, Call]]:
     from async_session.stores.redis import RedisStore
 
     store = RedisStore(f"redis://127.0.0.1:{servers.redis_port}/0", prefix=f"part{len(data)}:")
@@ -84,7 +84,7 @@ async def _of_the_store(servers: Any, data: apps.Data) -> Any:
     yield "save", turns(lambda key: store.save(key, value, ttl=3600, match=value[:16]))
 
 
-async def _of_the_engine(data: apps.Data) -> Any:
+async def _of_the_engine(data: apps.Data) -> AsyncIterator[tuple[str, Call]]:
     from async_session.stores.memory import MemoryStore
 
     policy = SessionPolicy(refresh_each_request=False)

@@ -178,7 +178,7 @@ async def measured(servers: Any, options: argparse.Namespace) -> None:
     """Measure, print, and write the page."""
     about = machine()
     calls, asked = await function_calls(servers), await commands(servers)
-    sizes = list(rows.SIZES)
+    sizes: list[int] = list(rows.SIZES)
     cases = await raw.cases(servers, sizes) | await app_cases(servers)
     cases |= await parts.cases(servers, sizes)
     results = await measure.interleaved(
