@@ -97,6 +97,7 @@ _SURROGATE = re.compile(r"\\ud[89ab]")
 
 # A container is at most three brackets deep (`{" p": [[`), the value in it three more.
 _MAX_BRACKETS = 3 * MAX_DEPTH + 3
+_SHORT = 2 * _MAX_BRACKETS  # no text up to here is deeper: what opens has to close
 _STEP = {"[": 1, "{": 1, "]": -1, "}": -1, "": 0}
 # A text is matched also without its closing quote: no input makes the scan start over.
 _BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|([][{}])', re.DOTALL)
@@ -145,8 +146,7 @@ class TaggedJSONSerializer:
         """
         try:
             text = str(payload, "utf-8")
-            # A short text cannot be too deep, and a slice is no call.
-            if text[_MAX_BRACKETS:] and text.count("[") + text.count("{") > _MAX_BRACKETS:
+            if text[_SHORT:] and text.count("[") + text.count("{") > _MAX_BRACKETS:
                 _check_brackets(text)
             scan = scan_tagged if _LIKE_A_TAG.search(text) else _scan_plain
             data, end = scan(text, 0)
