@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import apps
-from drive import AsgiDriver, Call
+from drive import Call
 from measure import Key
 from raw import KEYS, turns
 
@@ -34,23 +34,9 @@ PARTS = {
 }
 
 
-class _Wrapper:
-    """The least that a middleware can do that may have to change a response."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        def outward(message: Any) -> Any:
-            return send(message)
-
-        await self._app(scope, receive, outward)
-
-
 async def cases(servers: Any, sizes: list[int]) -> dict[Key, Call]:
     """Return the calls of all parts, in the sizes that they come in."""
     found: dict[Key, Call] = {}
-    found["least", "starlette"] = AsgiDriver(_Wrapper(apps.starlette({}))).caller("/a")
     for size in sizes:
         data = apps.session_of(size)
         for name, call in _of_serializers(data):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import apps
 import ours
+from least import Least
 
 Build = Callable[[bool, dict[str, Any]], Awaitable[Any]]
 
@@ -68,7 +69,22 @@ def _starlette(servers: Any) -> Iterator[Peer]:
     def in_redis(package: Any) -> Any:
         return import_module("starsessions.stores.redis").RedisStore(connection=_redis(servers))
 
+    def least(make_store: Callable[[], Any]) -> Build:
+        async def build(rolling: bool, data: dict[str, Any]) -> Any:
+            return apps.starlette(data, [Middleware(Least, store=make_store())])
+
+        return build
+
+    def redis() -> Any:
+        store: Any = import_module("async_session.stores.redis").RedisStore
+        return store(f"redis://127.0.0.1:{servers.redis_port}/0", prefix="least:")
+
+    def memory() -> Any:
+        return import_module("async_session.stores.memory").MemoryStore()
+
     yield Peer("bare", "starlette", "", bare, "A")
+    yield Peer("the least", "starlette", "memory", least(memory), "ACD")
+    yield Peer("the least", "starlette", "redis", least(redis), "ACD")
     yield Peer("Starlette's own", "starlette", "cookie", own, "ABCD")
     yield Peer("starsessions", "starlette", "memory", starsessions(lambda p: p.InMemoryStore()))
     yield Peer("starsessions", "starlette", "redis", starsessions(in_redis))

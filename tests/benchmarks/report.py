@@ -79,11 +79,7 @@ def costs(run: Run, *, tasks: int) -> str:
 def made_of(run: Run) -> str:
     """Return what the parts of a request cost, one at a time and 50 at once."""
     columns = list(itertools.product(SIZES, (1, 50)))
-    least = [
-        shown(figure(run.over("least", "starlette", tasks=tasks))) if size == SIZES[0] else "-"
-        for size, tasks in columns
-    ]
-    lines = [["a middleware on Starlette that wraps `send`, and does nothing else", *least]]
+    lines = []
     for name, what in PARTS.items():
         costs = (run.call("part", name, size, tasks=tasks) for size, tasks in columns)
         lines.append([what, *(shown(figure(cost)) for cost in costs)])
@@ -113,8 +109,11 @@ def chart(run: Run, *, tasks: int) -> str:
     bars: list[tuple[str, Figure, bool]] = []
     for name, framework, store in packages(run):
         key = (name, framework, store, "C", 200)
-        if (key, tasks) in run.results and store in {"redis", "redis msgpack", "cookie"}:
-            label = f"{name}, {framework}" + ("" if store == "redis" else f" ({store.split()[-1]})")
+        is_shown = name != "the least" and store in {"redis", "redis msgpack", "cookie"}
+        if (key, tasks) in run.results and is_shown:
+            label = f"{name}, {framework}" + (
+                "" if store == "redis" else f" ({str(store).split()[-1]})"
+            )
             cost = figure(run.over(*key, tasks=tasks))
             bars.append((label, cost, name == "async_session"))
     bars.sort(key=lambda bar: bar[1].value)
