@@ -136,6 +136,28 @@ def test_no_figure_stands_on_the_page_that_was_not_measured() -> None:
         assert generated.count("| yes |") + generated.count("| no |") > 20
 
 
+def test_the_readme_says_what_was_measured() -> None:
+    measured = dict(
+        re.findall(
+            r"^\| ([^|]+) \| [<>]= [\d.]+ \| ([\d.]+) \(", report.PAGE.read_text("utf-8"), re.M
+        )
+    )
+    readme = (report.DOCS.parent / "README.md").read_text("utf-8")
+    said = {
+        "C, Redis, 200 B: of a GET": r"reading a session costs ([\d.]+) of",
+        "D, Redis, 200 B: of a GET": r"writing one ([\d.]+) of",
+        "C, Redis, 200 B: less than starsessions": r"([\d.]+) times less than starsessions",
+        "C, Redis, 200 B: less than Litestar's own": r"([\d.]+) times less than Litestar's own",
+        "C, Redis, 200 B, Quart: less than quart-session": r"([\d.]+) times less than quart-",
+    }
+    text = " ".join(readme.split())
+    for row, pattern in said.items():
+        found = re.search(pattern, text)
+        assert found, pattern
+        assert found[1] == measured[row], row
+    assert "python3 noxfile.py -s bench" in readme
+
+
 # -- the apps --------------------------------------------------------------------------------------
 
 NO_SERVERS = SimpleNamespace(redis_port=0, mc_port=0)
