@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CAN_SHARE", "Pipeline"]
 
-#: Whether answers can be read: the driver itself can do without hiredis.
-CAN_SHARE: Final = find_spec("hiredis") is not None
+# Not in an event loop, where an import would block; the driver itself can do without.
+_hiredis: Any = import_module("hiredis") if find_spec("hiredis") else None
+#: Whether answers can be read here.
+CAN_SHARE: Final = _hiredis is not None
 
 _NOTHING: Final = object()
 
@@ -168,8 +170,7 @@ class Link(asyncio.Protocol):
         self._waiting = pipeline.waiting
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.transport, self._holder, refusal = take_over(connection, self)
-        hiredis = import_module("hiredis")
-        self._reader: Any = hiredis.Reader(replyError=refusal, notEnoughData=_NOTHING)
+        self._reader = _hiredis.Reader(replyError=refusal, notEnoughData=_NOTHING)
 
     def data_received(self, data: bytes) -> None:
         waiting, reader = self._waiting, self._reader

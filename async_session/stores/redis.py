@@ -38,7 +38,8 @@ class RedisStore:
             - all of these with ``valkey`` in place of ``redis``, and ``valkeys`` of ``rediss``.
 
             From a URL the store makes connections of its own for every event loop it is used on,
-            when it is first used there. One server has one connection that all calls share.
+            when it is first used there. One server has one connection that all calls share, if
+            hiredis is installed.
         prefix: what the keys in Redis begin with.
         timeout: seconds. Every call ends by then, with `StoreUnavailable` if Redis has not
             answered; it takes the place of a client's ``socket_timeout``. Also readable as
