@@ -37,6 +37,7 @@ async def test_a_record_of_the_next_format_is_left_alone(
     app = make_app(VIEWS, any_store, clock=Clock())
     with monkeypatch.context() as newer:
         newer.setattr(record, "_RECORD", NEXT_FORMAT)
+        newer.setattr(record, "_RECORD_BYTE", bytes([NEXT_FORMAT]))
         cookie = await make_cookie(any_store, {"user": "ada"}, secret_key=KEY, clock=Clock())
         theirs = await _stored(any_store, cookie)
     answer = await Client(app, cookie).get(view)
