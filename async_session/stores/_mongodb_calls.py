@@ -33,10 +33,12 @@ class Calls:
 
     Args:
         sessions: returns the collection for the running event loop.
-        deadline: seconds that a call may take.
+        deadline: returns the seconds that a call may take.
     """
 
-    def __init__(self, sessions: Callable[[], Awaitable[Collection]], deadline: float) -> None:
+    def __init__(
+        self, sessions: Callable[[], Awaitable[Collection]], deadline: Callable[[], float]
+    ) -> None:
         self._sessions = sessions
         self._deadline = deadline
         #: what is under way; the loop itself keeps weak references only
@@ -76,10 +78,11 @@ class Calls:
         timer = self._timer
         if timer is None or timer.loop is not loop:
             timer = self._timer = SharedTimer()
-        left = (seconds or self._deadline) * _DRIVERS_SHARE
+        deadline = self._deadline()
+        left = (seconds or deadline) * _DRIVERS_SHARE
         task = loop.create_task(self._operate(operation, left, answers, timer))
         self.tasks.add(task)
-        timer.add(task, loop.time() + self._deadline, lambda: _give_up(task, answers))
+        timer.add(task, loop.time() + deadline, lambda: _give_up(task, answers))
 
     def _close(self, group: _Group) -> None:
         """Let nobody join who comes after this turn."""

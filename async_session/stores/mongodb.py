@@ -96,7 +96,7 @@ class MongoStore:
         else:
             raise ConfigurationError(_instead_of(collection))
         self._index_due = 0.0
-        self._calls = Calls(self._sessions, self.deadline)
+        self._calls = Calls(self._sessions, lambda: self.deadline)
 
     def __repr__(self) -> str:
         return f"MongoStore({self._shown})"
