@@ -161,7 +161,7 @@ async def test_a_request_over_the_shared_redis_connection(
 
 
 def _interface(app: quart.Quart, store: SessionStore) -> None:
-    app.session_interface = ServerSideSessionInterface(store)  # type: ignore[assignment]
+    app.session_interface = ServerSideSessionInterface(store)  # type: ignore[assignment]  # Quart names its default's type
 
 
 def _extension(app: quart.Quart, store: SessionStore) -> None:

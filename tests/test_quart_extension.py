@@ -502,7 +502,7 @@ async def test_saving_twice_for_an_error_page() -> None:
 async def test_an_error_after_the_save_saves_both(bare: bool) -> None:
     app = make_app(MemoryStore())
     if bare:
-        app.session_interface = ServerSideSessionInterface(MemoryStore())  # type: ignore[assignment]
+        app.session_interface = ServerSideSessionInterface(MemoryStore())  # type: ignore[assignment]  # Quart names its default's type
 
     async def save_then_fail(app: Any, session: Any, response: Any) -> None:
         await real(app, session, response)
@@ -528,7 +528,7 @@ async def test_an_error_after_the_save_saves_both(bare: bool) -> None:
 
 async def test_a_late_change_of_another_interface_is_left_alone() -> None:
     app = make_app(store := RecordingStore(MemoryStore()))
-    app.session_interface = ServerSideSessionInterface(MemoryStore())  # type: ignore[assignment]
+    app.session_interface = ServerSideSessionInterface(MemoryStore())  # type: ignore[assignment]  # Quart names its default's type
 
     @app.get("/late")
     async def late() -> Response:
