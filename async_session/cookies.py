@@ -222,11 +222,11 @@ def cookie_pattern(name: str) -> re.Pattern[bytes]:
     return re.compile(rb";\s*%b\s*=\s*([^;]*)" % re.escape(name.encode("ascii")))
 
 
-def find_cookie(headers: Iterable[tuple[bytes, bytes]], pattern: re.Pattern[bytes]) -> str | None:
-    """Return the value of the first cookie of a name, or None.
+def find_cookie(headers: Iterable[tuple[bytes, bytes]], pattern: re.Pattern[bytes]) -> bytes | None:
+    """Return the first cookie of a name as it was sent, for `cookie_value`, or None.
 
     Reads the raw headers of an ASGI scope; HTTP/2 clients may send several ``cookie`` lines. The
-    first of two cookies of one name wins, as in Werkzeug. Quotes around a value are dropped.
+    first of two cookies of one name wins, as in Werkzeug.
 
     Args:
         headers: names in lower case, and values.
@@ -236,13 +236,12 @@ def find_cookie(headers: Iterable[tuple[bytes, bytes]], pattern: re.Pattern[byte
         if header == b"cookie":
             found = pattern.search(b";" + line)
             if found is not None:
-                return cookie_value(found)
+                return found[1]
     return None
 
 
-def cookie_value(found: re.Match[bytes]) -> str:
-    """Return the value of a cookie that was found."""
-    value = found[1]
+def cookie_value(value: bytes) -> str:
+    """Return the value of a cookie that was found, without the quotes around it."""
     if value[-1:] in _LOOSE_ENDS:
         value = value.strip()
         if value[:1] == value[-1:] == b'"':

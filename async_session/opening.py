@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 
 from async_session._shared_timer import Deadlines
 from async_session.codec import Codec
+from async_session.cookies import cookie_value
 from async_session.errors import SerializationError, StoreError
 from async_session.events import EventName, Listener, as_listeners, log_event, note, tell
 from async_session.outage import too_slow, unavailable_session
@@ -59,19 +60,26 @@ class Opener(ABC):
         in_time = own is not None and own <= policy.timeout
         self._read = store.open if in_time else self._read_in_time
 
-    async def open(self, cookie: str | None, *, client: Sequence[object] | None = None) -> Session:
+    async def open(
+        self, cookie: str | bytes | None, *, client: Sequence[object] | None = None
+    ) -> Session:
         """Return the session of a request. Never raises; an outage is a state of the session.
 
         Args:
-            cookie: the value of the session cookie, or None if the client sent none.
+            cookie: the value of the session cookie; as bytes, the way it stands in the header
+                (`find_cookie`); or None if the client sent none.
             client: where the request came from, for events: (host, port), as in an ASGI scope.
         """
         if cookie is None:
             return self.new(client=client)
         known, loads = self._known, self._loads
-        ticket = known[cookie] if cookie in known else self._signer.verify(cookie)
+        ticket = (
+            known[cookie]
+            if isinstance(cookie, bytes) and cookie in known
+            else self._signer.verify(_text(cookie))
+        )
         if ticket is None:
-            fault = self._signer.fault(cookie)
+            fault = self._signer.fault(_text(cookie))
             return await self._told(self.new(client=client), "rejected", None, reason=fault)
         try:
             data = await self._read(ticket.key)
@@ -189,6 +197,10 @@ class Opener(ABC):
         """Tell what was noted of a session."""
         events, session._events = session._events, ()
         await tell(self._listeners, events)
+
+
+def _text(cookie: str | bytes) -> str:
+    return cookie if isinstance(cookie, str) else cookie_value(cookie)
 
 
 def _restore(session: Session, extras: Mapping[str, object]) -> None:

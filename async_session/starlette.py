@@ -26,7 +26,7 @@ from async_session._response import (
     warn_of_late_touch,
 )
 from async_session._starlette_settings import effective_policy, path_prefixes
-from async_session.cookies import CookieOptions, cookie_value
+from async_session.cookies import CookieOptions
 from async_session.errors import SessionError, StoreError
 from async_session.events import Listener
 from async_session.manager import SessionManager
@@ -186,10 +186,14 @@ class SessionMiddleware:
         client = scope["client"] if "client" in scope else None  # noqa: SIM401  # without a call
         for name, line in scope["headers"]:
             if name == b"cookie" and (found := options.search(b";" + line)):
-                session = await manager.open(cookie_value(found), client=client)
+                session, is_new = await manager.open(found[1], client=client), False
                 break
         else:
-            session = manager.new(client=client)
+            is_new = True
+            # As `manager.new(client=client)`, without a call.
+            session = Session.__new__(Session)
+            session._keeper = manager
+            session._client = client
         scope["session"] = session
         scope[_FOUND] = options.name
         passes = False
@@ -199,12 +203,8 @@ class SessionMiddleware:
             nonlocal passes
             if passes:
                 return send(message)
-            if not (  # no cookie came and nobody looked: nothing to commit, nothing to send
-                session.accessed
-                or session._origin is not None
-                or session.modified
-                or session.unavailable
-            ):
+            if is_new and not (session.accessed or session.modified):
+                # No cookie came and nobody looked: there is nothing to commit, nothing to send.
                 session._answered = passes = message["type"] in STARTS
                 return send(message)
             if message["type"] in STARTS:

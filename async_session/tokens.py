@@ -29,6 +29,7 @@ _ID_BYTES = 32
 
 _KINDS = "write a str or bytes, or an object whose str() is the secret"
 _GOOD = "use the output of python -c 'import secrets; print(secrets.token_hex())'"
+K = TypeVar("K", str, bytes)
 T = TypeVar("T")
 
 #: Cookies that are remembered as verified: some 2 MB.
@@ -116,8 +117,9 @@ class CookieSigner:
     def __init__(self, keys: Sequence[bytes], *, signed: bool = True) -> None:
         self._pattern = _SIGNED if signed else _UNSIGNED
         self._signer = _signer(keys) if signed else None
-        #: Cookie values that were verified before. Only we can make one, so nobody can flood it.
-        self.known: dict[str, Ticket] = {}
+        #: Cookie values that were verified before, as they stand in a header. Only we can make one,
+        #: in one spelling, so nobody can flood it.
+        self.known: dict[bytes, Ticket] = {}
         self._signed: dict[str, str] = {}
 
     def sign(self, session_id: str) -> str:
@@ -138,12 +140,15 @@ class CookieSigner:
         """
         if self._pattern.fullmatch(value) is None:
             return None
+        sent = value.encode("ascii")
+        if sent in self.known:
+            return self.known[sent]
         session_id = self._unsign(value)
         if session_id is None:
             return None
         ticket = Ticket(session_id, store_key(session_id))
         if self._signer is not None:
-            _remember(self.known, value, ticket)
+            _remember(self.known, sent, ticket)
         return ticket
 
     def fault(self, value: str) -> Literal["format", "signature"]:
@@ -159,7 +164,7 @@ class CookieSigner:
             return None
 
 
-def _remember(cache: dict[str, T], key: str, value: T) -> None:
+def _remember(cache: dict[K, T], key: K, value: T) -> None:
     if len(cache) >= _MOST_KNOWN:
         cache.clear()
     cache[key] = value

@@ -12,6 +12,7 @@ from async_session import (
     ConfigurationError,
     SerializationError,
     Session,
+    SessionManager,
     SessionStore,
     SessionTooLarge,
 )
@@ -114,6 +115,17 @@ async def test_fifty_duplicates_cost_one_look_up(make_app: Any) -> None:
     raw = tuple(b"session=" + _good() for _ in range(50))
     assert (await request(make_app(VIEWS, store), "/read", raw_cookies=raw)).status == 200
     assert len(store.calls) == 1
+
+
+async def test_a_cookie_in_many_spellings_opens_and_is_remembered_once() -> None:
+    manager = SessionManager(MemoryStore(), secret_key=KEY)
+    session = await manager.open(None)
+    session["a"] = 1
+    value = (await manager.commit(session)).value or ""
+    sent = value.encode()
+    for spelling in (value, sent, b'"%b"' % sent, sent + b" " * 9, b'"%b" ' % sent, sent):
+        assert dict(await manager.open(spelling)) == {"a": 1}, spelling
+    assert list(manager._signer.known) == [sent]
 
 
 @pytest.mark.parametrize("place", ["query", "header"])

@@ -119,6 +119,7 @@ def register(add: Callable[..., None], env: Any) -> None:
             add(f"OURS quart {setup.name}", "quart bare", driven(quart, setup), **rest)
 
 
-def builders(setup: Setup) -> dict[str, Build]:
+def builders(setup: Setup) -> Iterator[tuple[str, Build]]:
     """Return how to build the setup's app on each framework."""
-    return {"starlette": partial(starlette, setup), "quart": partial(quart, setup)}
+    yield "starlette", partial(starlette, setup)
+    yield "quart", partial(quart, setup)

@@ -10,10 +10,12 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import apps
+import least
 import ours
-from least import Least
 
 Build = Callable[[bool, dict[str, Any]], Awaitable[Any]]
+
+_ON_QUART = frozenset(("memory", "redis", "memcached"))
 
 
 class Peer(NamedTuple):
@@ -35,11 +37,11 @@ def all_of(servers: Any) -> Iterator[Peer]:
     yield from _starlette(servers)
     yield from _others(servers)
     yield from _quart(servers)
-    for setup in ours.setups(servers):
-        for framework, build in ours.builders(setup).items():
-            if framework == "quart" and setup.name not in {"memory", "redis", "memcached"}:
-                continue
-            yield Peer("async_session", framework, setup.name, build, setup.workloads)
+    for name, builders in (("the least", least.builders), ("async_session", ours.builders)):
+        for setup in ours.setups(servers):
+            for framework, build in builders(setup):
+                if framework == "starlette" or setup.name in _ON_QUART:
+                    yield Peer(name, framework, setup.name, build, setup.workloads)
 
 
 def _redis(servers: Any, **options: Any) -> Any:
@@ -69,22 +71,7 @@ def _starlette(servers: Any) -> Iterator[Peer]:
     def in_redis(package: Any) -> Any:
         return import_module("starsessions.stores.redis").RedisStore(connection=_redis(servers))
 
-    def least(make_store: Callable[[], Any]) -> Build:
-        async def build(rolling: bool, data: dict[str, Any]) -> Any:
-            return apps.starlette(data, [Middleware(Least, store=make_store())])
-
-        return build
-
-    def redis() -> Any:
-        store: Any = import_module("async_session.stores.redis").RedisStore
-        return store(f"redis://127.0.0.1:{servers.redis_port}/0", prefix="least:")
-
-    def memory() -> Any:
-        return import_module("async_session.stores.memory").MemoryStore()
-
     yield Peer("bare", "starlette", "", bare, "A")
-    yield Peer("the least", "starlette", "memory", least(memory), "ACD")
-    yield Peer("the least", "starlette", "redis", least(redis), "ACD")
     yield Peer("Starlette's own", "starlette", "cookie", own, "ABCD")
     yield Peer("starsessions", "starlette", "memory", starsessions(lambda p: p.InMemoryStore()))
     yield Peer("starsessions", "starlette", "redis", starsessions(in_redis))
