@@ -180,7 +180,8 @@ class ServerSideSessionInterface(SessionInterface):
         elif not (session.accessed or session._origin or session.modified or session.unavailable):
             session._answered = True
         else:
-            action = await self.manager(app).commit(session)
+            manager = self.manager(app)
+            action = manager.action_of_a_read(session) or await manager.commit_changes(session)
             session._varies = action.vary
             if action.vary:
                 add_vary(response)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
@@ -22,6 +23,7 @@ import apps  # noqa: E402  # they lie beside the benchmark's program
 import measure  # noqa: E402
 import ours  # noqa: E402
 import peers  # noqa: E402
+import profiles  # noqa: E402
 import report  # noqa: E402
 import rows  # noqa: E402
 from drive import driver  # noqa: E402
@@ -87,6 +89,42 @@ def test_a_cost_is_what_is_over_the_bare_app_in_the_same_round() -> None:
 )
 def test_an_aim_is_met_by_the_median(ratio: Any, at_least: bool, met: str) -> None:
     assert rows.Row("", measure.Figure(*ratio), 1.0, at_least).met == met
+
+
+@pytest.mark.parametrize(
+    ("path", "group"),
+    [
+        ("/x/async_session/stores/_redis_pipeline.py", "store"),
+        ("/x/async_session/_packing.py", "serializer"),
+        ("/usr/lib/python3/json/decoder.py", "serializer"),
+        ("/x/async_session/_response.py", "adapter"),
+        ("/x/async_session/updates.py", "writes"),
+        ("/usr/lib/python3/asyncio/events.py", "loop"),
+        ("/x/site-packages/starlette/routing.py", "framework"),
+        (apps.__file__, "view"),
+        (profiles.__file__, "collector"),
+    ],
+)
+def test_a_function_is_counted_where_its_file_belongs(path: str, group: str) -> None:
+    assert profiles._group_of(path) == group
+
+
+@pytest.mark.timeout(60, method="thread")  # the other one is by the signal that is used here
+@pytest.mark.anyio
+async def test_a_profile_finds_who_is_at_work() -> None:
+    async def call() -> None:
+        json.loads(json.dumps([*range(1000)]))
+        await asyncio.sleep(0)
+
+    found = await profiles.shares(call, at_once=2, seconds=0.3)
+    assert list(found) == list(profiles.GROUPS)
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["serializer"] > 0.1
+    assert found["store"] == 0
+    text = report.profiled(
+        RUN, {("async_session", "starlette", "redis", "C", 200): found}, tasks=50
+    )
+    assert "| async_session, starlette, redis, C, 200 | 19.0 |" in text
 
 
 def test_a_run_is_written_between_the_marks(
@@ -187,7 +225,7 @@ async def test_an_app_of_the_benchmark_keeps_its_session(peer: peers.Peer, rolli
         assert first != other
     answer = await target.get("/c", first)
     assert (answer.status, answer.body) == (200, b"42")
-    assert bool(answer.cookie) == (rolling and peer.name == "async_session")
+    assert bool(answer.cookie) == (rolling and not peer.in_cookie)
     assert (await target.get("/d", first)).body == b"ok"
     await target.caller("/d", first)()
 

@@ -52,7 +52,9 @@ def figure(values: Sequence[float]) -> Figure:
     return Figure(median(ordered), ordered[low], ordered[high])
 
 
-async def _many(call: Call, times: int, at_once: int) -> int:
+async def many(call: Call, times: int, at_once: int) -> int:
+    """Make about so many calls, some of them at once; return how many."""
+
     async def one_after_the_other() -> None:
         for _ in range(each):
             await call()
@@ -68,7 +70,7 @@ async def _many(call: Call, times: int, at_once: int) -> int:
 async def _sample(call: Call, times: int, at_once: int) -> Sample:
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
-    done = await _many(call, times, at_once)
+    done = await many(call, times, at_once)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return Sample(wall / done * 1e6, cpu / done * 1e6)
 
@@ -87,7 +89,7 @@ async def interleaved(
     plan: list[tuple[Key, int, int]] = []
     for key, call in cases.items():
         for tasks in at_once:
-            await _many(call, 2 * max(tasks, 20), tasks)  # connections are made, caches are warm
+            await many(call, 2 * max(tasks, 20), tasks)  # connections are made, caches are warm
             cost = (await _sample(call, max(tasks, 20), tasks)).wall / 1e6
             plan.append((key, tasks, max(2 * tasks, 20, min(5000, int(seconds / cost)))))
     results: Results = {(key, tasks): [] for key, tasks, _ in plan}

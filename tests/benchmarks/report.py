@@ -10,6 +10,7 @@ from pathlib import Path
 
 from measure import Figure, Key, figure
 from parts import PARTS
+from profiles import GROUPS
 from rows import SIZES, Row, Run
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
@@ -87,15 +88,27 @@ def made_of(run: Run) -> str:
     return table(["", *head], lines)
 
 
+def profiled(run: Run, shares: Mapping[Key, Mapping[str, float]], *, tasks: int) -> str:
+    """Return whose the microseconds of some requests are, the bare app's among them."""
+    lines = []
+    for key, share in shares.items():
+        cost = figure(run.call(*key, tasks=tasks)).value
+        request = ", ".join(str(part) for part in key if part != 0)
+        parts = (f"{cost * share[name]:.1f}" for name in GROUPS)
+        lines.append([request, f"{cost:.1f}", *parts])
+    return table(["", "all", *GROUPS], lines)
+
+
 def aims(rows: Iterable[Row], by_cpu: Mapping[str, Figure]) -> str:
-    """Return every aim with what was reached, and what `by_cpu` says of it in client CPU."""
+    """Return every aim with what was reached, also by the least, and also in client CPU."""
     lines = []
     for row in rows:
         sign = ">=" if row.at_least else "<="
         cpu = by_cpu.get(row.what)
         other = "" if cpu is None or cpu == row.ratio else shown(cpu)
-        lines.append([row.what, f"{sign} {row.aim:g}", shown(row.ratio), row.met, other])
-    return table(["what", "aim", "reached", "met", "in client CPU"], lines)
+        least = "" if row.least is None else shown(row.least)
+        lines.append([row.what, f"{sign} {row.aim:g}", shown(row.ratio), row.met, least, other])
+    return table(["what", "aim", "reached", "met", "the least", "in client CPU"], lines)
 
 
 def served_table(served: Mapping[Key, list[float]]) -> str:

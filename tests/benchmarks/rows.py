@@ -11,12 +11,13 @@ SIZES = (200, 4096)
 
 
 class Row(NamedTuple):
-    """One aim. `at_least` turns the comparison round."""
+    """One aim. `at_least` turns the comparison round; `least` is what the least reaches."""
 
     what: str
     ratio: Figure
     aim: float
     at_least: bool = False
+    least: Figure | None = None
 
     @property
     def met(self) -> str:
@@ -56,79 +57,80 @@ def ratio(of: Sequence[float], to: Sequence[float]) -> Figure:
     return figure([a / b for a, b in zip(of, to, strict=True)])
 
 
+class _Aim(NamedTuple):
+    """What a request of ours may cost: `to` is a driver's call, or somebody's request."""
+
+    what: str
+    work: str
+    to: Key
+    aim: float
+    at_least: bool = False
+    on: str = "starlette"
+    store: str = "redis"
+    size: int = 200
+    tasks: int = 50
+    cpu: bool = False
+
+    def ratio(self, run: Run, who: str) -> Figure:
+        """Return how `who` compares with `to`, over the bare app."""
+        tasks, cpu = self.tasks, self.cpu
+        mine = run.over(who, self.on, self.store, self.work, self.size, tasks=tasks, cpu=cpu)
+        their = run.call if self.to[0] == "raw" else run.over
+        theirs = their(*self.to, tasks=tasks, cpu=cpu)
+        return ratio(theirs, mine) if self.at_least else ratio(mine, theirs)
+
+
+_GET = ("raw", "redis", 200)
+_LARGE_GET = ("raw", "redis", 4096)
+_FIND = ("raw", "mongodb", 200)
+_OWN = ("Starlette's own", "starlette", "cookie")
+_QUARTS_OWN = ("Quart's own", "quart", "cookie")
+_QUART_SESSION = ("quart-session", "quart", "redis")
+_STARSESSIONS = ("starsessions", "starlette", "redis")
+_LITESTAR = ("Litestar's own", "litestar", "redis")
+_AIOHTTP = ("aiohttp-session", "aiohttp", "redis")
+_IN_MEMORY = ("starsessions", "starlette", "memory")
+
+# fmt: off
+_AIMS = (
+    _Aim("A, Starlette: of Starlette's own middleware", "A", (*_OWN, "A", 200), 0.45, store="memory"),
+    _Aim("A, Quart: of quart-session", "A", (*_QUART_SESSION, "A", 200), 0.15, on="quart"),
+    _Aim("C, memory: of starsessions' memory store", "C", (*_IN_MEMORY, "C", 200), 0.25, store="memory"),
+    _Aim("B, Redis, 200 B: of a GET", "B", _GET, 0.30),
+    _Aim("C, Redis, 200 B: of a GET", "C", _GET, 0.35),
+    _Aim("C, Redis, 200 B: less than starsessions", "C", (*_STARSESSIONS, "C", 200), 10, at_least=True),
+    _Aim("C, Redis, 200 B: less than Litestar's own", "C", (*_LITESTAR, "C", 200), 12, at_least=True),
+    _Aim("C, Redis, 200 B: less than aiohttp-session", "C", (*_AIOHTTP, "C", 200), 5, at_least=True),
+    _Aim("D, Redis, 200 B: less than starsessions", "D", (*_STARSESSIONS, "D", 200), 5, at_least=True),
+    _Aim("C, Redis, 200 B, Quart: of a GET", "C", _GET, 0.40, on="quart"),
+    _Aim("C, Redis, 200 B, Quart: less than quart-session", "C", (*_QUART_SESSION, "C", 200), 6, at_least=True, on="quart"),
+    _Aim("C, Redis, 4 KB, `fast`: of a GET", "C", _LARGE_GET, 0.55, store="redis msgpack", size=4096),
+    _Aim("C, Redis, 4 KB: of a GET", "C", _LARGE_GET, 0.85, size=4096),
+    _Aim("C, Redis, one at a time: of a GET", "C", _GET, 1.15, tasks=1),
+    _Aim("C, Redis, one at a time: of a GET's client CPU", "C", _GET, 0.75, tasks=1, cpu=True),
+    _Aim("D, Redis, 200 B: of a GET", "D", _GET, 0.75),
+    _Aim("D, Redis, 4 KB: of a GET", "D", _LARGE_GET, 1.2, size=4096),
+    _Aim("D, Redis, 4 KB, `fast`: of a GET", "D", _LARGE_GET, 1.2, store="redis msgpack", size=4096),
+    _Aim("E, Redis, no refresh due: of a GET", "E", _GET, 0.40, store="redis rested"),
+    _Aim("E, Redis, due on every request: of a GET", "E", _GET, 0.80),
+    _Aim("C, Redis: of Starlette's signed cookie", "C", (*_OWN, "C", 200), 0.6),
+    _Aim("C, Redis, Quart: of Quart's signed cookie", "C", (*_QUARTS_OWN, "C", 200), 0.25, on="quart"),
+    _Aim("C, memcached: of aiomcache's get", "C", ("raw", "memcached", 200), 0.35, store="memcached"),
+    _Aim("C, MongoDB, 1 at once: of find_one's client CPU", "C", _FIND, 1.10, store="mongodb", tasks=1, cpu=True),
+    _Aim("C, MongoDB, 50 at once: of find_one's client CPU", "C", _FIND, 1.10, store="mongodb", cpu=True),
+    _Aim("C, Redis, a client that is not shared: of a GET", "C", _GET, 1.4, store="redis unshared"),
+)
+# fmt: on
+
+
 def rows(run: Run) -> Iterator[Row]:
     """Return every aim that the interleaved run answers."""
-    us, star = "async_session", "starlette"
-
-    def over(*key: str | int, tasks: int = 50) -> list[float]:
-        return run.over(*key, tasks=tasks)
-
-    def raw(driver: str = "redis", size: int = 200, tasks: int = 50) -> list[float]:
-        return run.call("raw", driver, size, tasks=tasks)
-
-    def ours(work: str, size: int = 200, store: str = "redis", on: str = star) -> list[float]:
-        return over(us, on, store, work, size)
-
-    own, quart_own = "Starlette's own", "Quart's own"
-    yield Row(
-        "A, Starlette: of Starlette's own middleware",
-        ratio(ours("A", store="memory"), over(own, star, "cookie", "A", 200)),
-        0.45,
-    )
-    yield Row(
-        "A, Quart: of quart-session",
-        ratio(ours("A", on="quart"), over("quart-session", "quart", "redis", "A", 200)),
-        0.15,
-    )
-    yield Row(
-        "C, memory: of starsessions' memory store",
-        ratio(ours("C", store="memory"), over("starsessions", star, "memory", "C", 200)),
-        0.25,
-    )
-    yield Row("B, Redis, 200 B: of a GET", ratio(ours("B"), raw()), 0.30)
-    yield Row("C, Redis, 200 B: of a GET", ratio(ours("C"), raw()), 0.35)
-    for name, framework, work, aim in (
-        ("starsessions", star, "C", 10),
-        ("Litestar's own", "litestar", "C", 12),
-        ("aiohttp-session", "aiohttp", "C", 5),
-        ("starsessions", star, "D", 5),
-    ):
-        theirs = over(name, framework, "redis", work, 200)
-        yield Row(f"{work}, Redis, 200 B: less than {name}", ratio(theirs, ours(work)), aim, True)
-    on_quart = ours("C", on="quart")
-    yield Row("C, Redis, 200 B, Quart: of a GET", ratio(on_quart, raw()), 0.40)
-    theirs = over("quart-session", "quart", "redis", "C", 200)
-    yield Row("C, Redis, 200 B, Quart: less than quart-session", ratio(theirs, on_quart), 6, True)
-    packed = ours("C", 4096, "redis msgpack")
-    yield Row("C, Redis, 4 KB, `fast`: of a GET", ratio(packed, raw(size=4096)), 0.55)
-    yield Row("C, Redis, 4 KB: of a GET", ratio(ours("C", 4096), raw(size=4096)), 0.85)
-    alone = run.over(us, star, "redis", "C", 200, tasks=1)
-    yield Row("C, Redis, one at a time: of a GET", ratio(alone, raw(tasks=1)), 1.15)
-    cpu = run.over(us, star, "redis", "C", 200, tasks=1, cpu=True)
-    raw_cpu = run.call("raw", "redis", 200, tasks=1, cpu=True)
-    yield Row("C, Redis, one at a time: of a GET's client CPU", ratio(cpu, raw_cpu), 0.75)
-    yield Row("D, Redis, 200 B: of a GET", ratio(ours("D"), raw()), 0.75)
-    yield Row("D, Redis, 4 KB: of a GET", ratio(ours("D", 4096), raw(size=4096)), 1.2)
-    packed = ours("D", 4096, "redis msgpack")
-    yield Row("D, Redis, 4 KB, `fast`: of a GET", ratio(packed, raw(size=4096)), 1.2)
-    rested = ours("E", store="redis rested")
-    yield Row("E, Redis, no refresh due: of a GET", ratio(rested, raw()), 0.40)
-    yield Row("E, Redis, due on every request: of a GET", ratio(ours("E"), raw()), 0.80)
-    signed = over(own, star, "cookie", "C", 200)
-    yield Row("C, Redis: of Starlette's signed cookie", ratio(ours("C"), signed), 0.6)
-    signed = over(quart_own, "quart", "cookie", "C", 200)
-    yield Row("C, Redis, Quart: of Quart's signed cookie", ratio(on_quart, signed), 0.25)
-    cached = ours("C", store="memcached")
-    yield Row("C, memcached: of aiomcache's get", ratio(cached, raw("memcached")), 0.35)
+    for aim in _AIMS:
+        reached, least = aim.ratio(run, "async_session"), aim.ratio(run, "the least")
+        yield Row(aim.what, reached, aim.aim, aim.at_least, least)
     read = run.call("store", "files", 200, tasks=50)
-    yield Row("a file: faster than aiofiles", ratio(raw("files"), read), 2.5, True)
-    for tasks in (1, 50):
-        cpu = run.over(us, star, "mongodb", "C", 200, tasks=tasks, cpu=True)
-        one = run.call("raw", "mongodb", 200, tasks=tasks, cpu=True)
-        what = f"C, MongoDB, {tasks} at once: of find_one's client CPU"
-        yield Row(what, ratio(cpu, one), 1.10)
-    unshared = ours("C", store="redis unshared")
-    yield Row("C, Redis, a client that is not shared: of a GET", ratio(unshared, raw()), 1.4)
+    faster = ratio(run.call("raw", "files", 200, tasks=50), read)
+    yield Row("a file: faster than aiofiles", faster, 2.5, True)
 
 
 def served_rows(served: Mapping[Key, list[float]]) -> Iterator[Row]:

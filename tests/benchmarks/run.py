@@ -28,6 +28,7 @@ import apps
 import measure
 import parts
 import peers
+import profiles
 import raw
 import report
 import rows
@@ -185,6 +186,10 @@ async def measured(servers: Any, options: argparse.Namespace) -> None:
         cases, rounds=options.rounds, at_once=AT_ONCE, seconds=options.seconds
     )
     run = rows.Run(results)
+    shares = {
+        key: await profiles.shares(cases[key], at_once=AT_ONCE[-1], seconds=options.look_seconds)
+        for key in profiles.PROFILED
+    }
     found = [*rows.call_rows(calls), *rows.rows(run)]
     by_cpu = {row.what: row.ratio for row in rows.rows(rows.Run(results, cpu=True))}
     network = await raw.network(servers.redis_port, rounds=options.rounds, seconds=1)
@@ -211,6 +216,11 @@ async def measured(servers: Any, options: argparse.Namespace) -> None:
         by_size = ", ".join(f"{size} B {get}" for size, get in zip(sizes, gets, strict=True))
         text += [head, f"One GET by redis-py: {by_size}.", report.costs(run, tasks=tasks)]
     text += ["## What a request is made of", "Microseconds.", report.made_of(run)]
+    head = f"## Where the time of a request goes, {AT_ONCE[-1]} at once"
+    said = (
+        "Microseconds of the whole request, the bare app's among them, by whom a timer met at work."
+    )
+    text += [head, said, report.profiled(run, shares, tasks=AT_ONCE[-1])]
     said = "By its own count, in which a script and what it asks for are commands."
     text += ["## Commands at the Redis server for a request", said, asked]
     page = "\n\n".join([*text, *tail])
@@ -223,12 +233,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, default=9, help="how often each case is measured")
     parser.add_argument("--seconds", type=float, default=0.03, help="of one measurement")
+    parser.add_argument("--look-seconds", type=float, default=4, help="of one profile")
     parser.add_argument("--served-seconds", type=int, default=3, help="of one run of wrk")
     parser.add_argument("--no-server", action="store_true", help="leave the served apps out")
     parser.add_argument("--no-page", action="store_true", help="print, and write nothing")
     parser.add_argument("--quick", action="store_true", help="three rounds; writes nothing")
     chosen = parser.parse_args()
     if chosen.quick:
-        chosen.rounds, chosen.seconds, chosen.served_seconds = 3, 0.01, 1
+        chosen.rounds, chosen.seconds, chosen.served_seconds, chosen.look_seconds = 3, 0.01, 1, 0.2
         chosen.no_page = True
     asyncio.run(main(chosen))
