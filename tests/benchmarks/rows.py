@@ -139,11 +139,15 @@ def served_rows(served: Mapping[Key, list[float]]) -> Iterator[Row]:
         ("starlette", "uvicorn", 0.60, "starsessions", 4.0),
         ("quart", "uvicorn", 0.84, "quart-session", 1.5),
     ):
-        mine = served["async_session", framework, "redis", server]
-        to_bare = ratio(mine, served["bare", framework, "", server])
-        yield Row(f"served, {framework}: of the bare app", to_bare, bare, True)
-        to_peer = ratio(mine, served[peer, framework, "redis", server])
-        yield Row(f"served, {framework}: times {peer}", to_peer, times, True)
+        for what, other, aim in (
+            ("of the bare app", ("bare", framework, "", server), bare),
+            (f"times {peer}", (peer, framework, "redis", server), times),
+        ):
+            mine, least = (
+                ratio(served[who, framework, "redis", server], served[other])
+                for who in ("async_session", "the least")
+            )
+            yield Row(f"served, {framework}: {what}", mine, aim, True, least)
 
 
 def network_rows(network: Mapping[str, Mapping[str, list[float]]]) -> Iterator[Row]:

@@ -137,9 +137,10 @@ def measure(redis_port: int, *, rounds: int, seconds: int) -> dict[Key, list[flo
         all_served: list[Served] = []
         for peer in peers.all_of(servers):
             ours = peer.name == "async_session" and peer.store in {"redis", "redis msgpack"}
+            least = peer.name == "the least" and peer.store == "redis"
             if peer.framework not in {"starlette", "quart"} or peer.store == "memory":
                 continue
-            if not ours and peer.name not in wanted:
+            if not (ours or least or peer.name in wanted):
                 continue
             for server in ("uvicorn", "hypercorn") if peer.framework == "quart" else ("uvicorn",):
                 all_served.append(stack.enter_context(_serving(peer, server, redis_port)))
