@@ -20,13 +20,13 @@ for module in ("quart", "starlette.middleware.sessions"):
     import_module(module)  # which blocks, and the apps import it in the event loop
 
 import apps  # noqa: E402  # they lie beside the benchmark's program
-import measure  # noqa: E402
-import ours  # noqa: E402
-import peers  # noqa: E402
-import profiles  # noqa: E402
-import report  # noqa: E402
-import rows  # noqa: E402
-from drive import driver  # noqa: E402
+import measure  # noqa: E402  # likewise
+import ours  # noqa: E402  # likewise
+import peers  # noqa: E402  # likewise
+import profiles  # noqa: E402  # likewise
+import report  # noqa: E402  # likewise
+import rows  # noqa: E402  # likewise
+from drive import driver  # noqa: E402  # likewise
 
 
 def results(rounds: int = 9) -> measure.Results:
