@@ -332,6 +332,20 @@ def test_no_fault_is_found_in_ours(machine: type[RuleBasedStateMachine]) -> None
     assert run(machine, 200) == 0
 
 
+def test_two_orders_that_leave_the_same_sessions_are_told_apart() -> None:
+    """A logout that is first, and a login that is answered first: the old id has ended."""
+    machine = ManagerMachine()
+    cookie = machine.sign_in()
+    logout = machine.open(browser=0, says=[("logout",), ("count",)])
+    everything = [("write", "a", 1), ("write", "b", 1)]
+    login = machine.open(browser=0, says=[*everything, ("login", "ada")])
+    machine.commit(request=machine.open(browser=0, says=[("write", "a", 2)]))  # now both are late
+    end_it = [1, 1, 1]  # refused, read again, ended: before the login, which is answered first
+    machine.commit_both(one=login, two=logout, choices=end_it)
+    machine.commit(request=machine.open_old(browser=0, cookie=cookie, says=[("count",)]))
+    machine.teardown()
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("machine", [StoreMachine, ManagerMachine])

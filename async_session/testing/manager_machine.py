@@ -14,7 +14,7 @@ from ..errors import SessionError
 from ..manager import CookieAction, SessionManager
 from ..policy import SessionPolicy
 from ..record import Record, decode
-from ..session import Session
+from ..session import Origin, Session
 from ..stores.base import SessionStore
 from ._machine import AgeingStore, StoreUser
 from ._manager_model import COUNTER, LIFETIME, REFRESH, Model, Request, Sent
@@ -67,10 +67,19 @@ class _Flying:
     said: Request
 
 
+class _Opened(NamedTuple):
+    """What a cookie opens: a session, or that it has got a new id, and the key of that."""
+
+    data: Mapping[Any, object]
+    owner: str | None
+    superseded: bool
+    successor: str | None
+
+
 class _Seen(NamedTuple):
     """What there is: what each cookie opens, and the keys of all records that live."""
 
-    opened: dict[str, tuple[dict[object, object], str | None]]
+    opened: dict[str, _Opened]
     keys: set[str]
 
 
@@ -80,9 +89,9 @@ class ManagerMachine(StoreUser):
     Browsers open requests, which read, write, log in, regenerate, log out and empty the session,
     and are committed in any order, later, one by one or two with their store calls between each
     other. After each commit the cookie that was sent must be the one that the model says, every
-    cookie that was ever sent must open what the model says, to the key and the owner, and no
-    record may live whose id nobody was sent. Two at once must come to what they would have come to
-    one after the other.
+    cookie that was ever sent must open what the model says, to the key and the owner or to where it
+    has moved, and no record may live whose id nobody was sent. Two at once must come to what they
+    would have come to one after the other.
 
     A state machine of hypothesis: override `make_store` or `make_manager`, and run the attribute
     ``TestCase`` with unittest or pytest, or the class with
@@ -110,8 +119,7 @@ class ManagerMachine(StoreUser):
         self._model = Model(self.now)
         self._flying: list[_Flying] = []
         self._jars: dict[int, str | None] = {0: None, 1: None}
-        #: the cookie of each life of the model
-        self._cookies: dict[int, str] = {}
+        self._cookies: dict[int, str] = {}  # of each life of the model
 
     def make_manager(self, store: SessionStore) -> SessionManager:
         """Return the manager of one example: on this store, with `policy` and `clock`."""
@@ -221,18 +229,17 @@ class ManagerMachine(StoreUser):
 
     async def _look(self, cookies: Iterable[str]) -> _Seen:
         values = await self._stored.values()
-        sessions = {cookie: await self._manager.open(cookie) for cookie in cookies}
-        return _Seen(
-            {cookie: (dict(session), session.owner) for cookie, session in sessions.items()},
-            {key for key, value in values.items() if value and isinstance(decode(value), Record)},
-        )
+        opened = {cookie: _opened(await self._manager.open(cookie)) for cookie in cookies}
+        records = {key for key, value in values.items() if value and type(decode(value)) is Record}
+        return _Seen(opened, records)
 
     def _difference(self, model: Model, cookies: Mapping[int, str], seen: _Seen) -> str:
         """Say what there is and should not be; nothing if all is as in the model."""
         for life, cookie in cookies.items():
-            expected = model.open(life)
-            if seen.opened[cookie] != (expected.mine, expected.owner):
-                is_, be = seen.opened[cookie], (expected.mine, expected.owner)
+            said = model.open(life)
+            moved = None if said.successor is None else self._key(cookies[said.successor])
+            be = _Opened(said.mine, said.owner, said.superseded is not None, moved)
+            if (is_ := seen.opened[cookie]) != be:
                 return f"the cookie of session {life} opens {is_} and should open {be}"
         alive = {self._key(cookies[life]) for life in cookies if not model.lives[life].over}
         if seen.keys - alive:
@@ -243,6 +250,11 @@ class ManagerMachine(StoreUser):
         ticket = self._manager._signer.verify(cookie)
         assert ticket is not None
         return ticket.key
+
+
+def _opened(session: Session) -> _Opened:
+    past = session._origin or Origin("", "")
+    return _Opened(dict(session), session.owner, past.superseded, past.successor)
 
 
 def _wrong_cookie(expected: Sent, action: CookieAction, cookies: dict[int, str]) -> str:
