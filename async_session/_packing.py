@@ -25,8 +25,6 @@ MAX_KEYS = 10_000
 #: hold each other many times over: 60 of them stand for 2**60 values.
 MAX_ITEMS = 1_000_000
 
-_NAME = frozenset({str})
-
 
 def plain_dict(data: Mapping[object, object]) -> dict[object, object]:
     """Return `data` as an exact dict, read below a subclass's own methods."""
@@ -42,10 +40,22 @@ def check_keys(data: dict[Any, Any]) -> None:
         raise SerializationError(f"the session has {len(data)} keys: at most {MAX_KEYS} are kept")
 
 
-def is_plain(data: dict[Any, Any], *, leaves: frozenset[type], containers: frozenset[type]) -> bool:
-    """Tell whether a session is within the limits and of these very types, its keys being text.
+def is_plain(
+    data: dict[Any, Any],
+    *,
+    leaves: frozenset[type],
+    containers: frozenset[type],
+    keys: frozenset[type] | None,
+) -> bool:
+    """Tell whether a session is within the limits and of these very types.
 
     Level by level and a container at a time, so that the types of its items are looked at in C.
+
+    Args:
+        data: the session.
+        leaves: what may stand in it.
+        containers: what that may stand in.
+        keys: what the keys of a dict may be; None if the encoder looks at them itself.
     """
     level: list[Any] = [data]
     count = 0
@@ -54,7 +64,7 @@ def is_plain(data: dict[Any, Any], *, leaves: frozenset[type], containers: froze
         for container in level:
             items = container
             if type(container) is dict:
-                if not _NAME.issuperset(map(type, container)):
+                if keys and not keys.issuperset(map(type, container)):
                     return False
                 items = container.values()
             count += len(items)

@@ -87,7 +87,7 @@ def _corrupt(error: Exception) -> SerializationError:
 
 # -- JSON ------------------------------------------------------------------------------------------
 
-_JSON_CONTAINERS = frozenset({dict, list})
+_JSON_CONTAINERS, _JSON_KEYS = frozenset({dict, list}), frozenset({str})
 _scan_plain = scanner()
 # An object that begins like a tag: without one, nothing is tagged and nothing has to be. In a text
 # the quote is escaped.
@@ -128,7 +128,7 @@ class TaggedJSONSerializer:
         plain = data if type(data) is dict else plain_dict(data)
         if len(plain) > MAX_KEYS:
             check_keys(plain)
-        if is_plain(plain, leaves=SCALARS, containers=_JSON_CONTAINERS):
+        if is_plain(plain, leaves=SCALARS, containers=_JSON_CONTAINERS, keys=_JSON_KEYS):
             try:
                 text = encode(plain)
             except ValueError:  # an int that is too long to print: the walk says where it is
@@ -223,10 +223,10 @@ class MsgpackSerializer:
         plain = data if type(data) is dict else plain_dict(data)
         if len(plain) > MAX_KEYS:
             check_keys(plain)
-        if is_plain(plain, leaves=_MSGPACK_LEAVES, containers=CONTAINERS):
+        if is_plain(plain, leaves=_MSGPACK_LEAVES, containers=CONTAINERS, keys=None):
             try:
                 return self._pack(plain)
-            except TypeError:  # what it refuses nevertheless, in `_extend` as well
+            except TypeError:  # it refuses every key but a str, and more; in `_extend` as well
                 pass
         return self._json.dumps(plain)
 
