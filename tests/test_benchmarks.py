@@ -5,28 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sys
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
+import apps
+import measure
+import ours
+import peers
+import profiles
 import pytest
+import report
+import rows
+from drive import driver
 
-HERE = Path(__file__).resolve().parent / "benchmarks"
-sys.path.append(str(HERE))
 for module in ("quart", "starlette.middleware.sessions"):
     import_module(module)  # which blocks, and the apps import it in the event loop
-
-import apps  # noqa: E402  # they lie beside the benchmark's program
-import measure  # noqa: E402  # likewise
-import ours  # noqa: E402  # likewise
-import peers  # noqa: E402  # likewise
-import profiles  # noqa: E402  # likewise
-import report  # noqa: E402  # likewise
-import rows  # noqa: E402  # likewise
-from drive import driver  # noqa: E402  # likewise
 
 
 def results(rounds: int = 9) -> measure.Results:
