@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import secrets
+import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -459,6 +460,29 @@ def test_loops_that_are_closed_without_a_word(url: str, table: str, no_threads_l
         loop = asyncio.new_event_loop()
         loop.run_until_complete(store.save(KEY, OLD, ttl=60))
         loop.close()
+    assert asyncio.run(store.open(KEY)) == OLD
+    gc.collect()
+
+
+def test_a_connection_that_takes_longer_to_close_than_the_next_loop_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_threads_left: Any
+) -> None:
+    # The last one on a file writes its log back and waits for the disk. Nobody waits for it then,
+    # and it must not answer to a loop that is closed.
+    may_close = threading.Event()
+
+    class ClosesLate(sqlite3.Connection):
+        def close(self) -> None:
+            may_close.wait(5)
+            super().close()
+
+    monkeypatch.setattr(sqlite3, "Connection", ClosesLate)
+    store = SQLAlchemyStore(f"sqlite:///{tmp_path}/sessions.db", timeout=5)
+    for _ in range(2):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(store.save(KEY, OLD, ttl=60))
+        loop.close()
+    may_close.set()
     assert asyncio.run(store.open(KEY)) == OLD
     gc.collect()
 

@@ -217,7 +217,9 @@ def abandon(engine: AsyncEngine) -> None:
     """
     for connection in connections_of(engine):
         if hasattr(connection, "stop"):
-            connection.stop()
+            # From a thread that runs no event loop, or it would answer to the one that runs here,
+            # which may have ended as well by then.
+            threading.Thread(target=connection.stop).start()
             continue
         transport = connection._transport
         with contextlib.suppress(RuntimeError):  # marks it as closing, then misses its loop
