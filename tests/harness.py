@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from stores import AMPLE
 
 from async_session import Session, SessionPolicy, SessionStore
 from async_session.quart import ServerSideSessionInterface
@@ -59,7 +60,7 @@ def starlette_app(
         secret_key=KEY,
         max_age=None,
         store=store,
-        policy=policy or SessionPolicy(),
+        policy=policy or SessionPolicy(timeout=AMPLE),
         clock=clock or Clock(),
         **options,
     )
@@ -76,7 +77,7 @@ def quart_app(
 ) -> Quart:
     app = Quart(__name__)
     app.secret_key = KEY
-    policy = policy or SessionPolicy()
+    policy = policy or SessionPolicy(timeout=AMPLE)
     app.config["PERMANENT_SESSION_LIFETIME"] = policy.lifetime
     app.config["SESSION_REFRESH_EACH_REQUEST"] = policy.refresh_each_request
     app.session_interface = ServerSideSessionInterface(  # type: ignore[assignment]

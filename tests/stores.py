@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -16,6 +17,10 @@ from async_session.stores.mongodb import MongoStore
 from async_session.stores.redis import RedisStore
 from async_session.stores.sqlalchemy import SQLAlchemyStore
 
+#: Seconds that a call of a store or a commit may take in tests of something else than time: some
+#: servers are emulators, and whatever else a machine has to do makes them slower still.
+AMPLE: Final = 30.0
+
 
 def memory(request: pytest.FixtureRequest) -> MemoryStore:
     return MemoryStore()
@@ -27,30 +32,28 @@ def files(request: pytest.FixtureRequest) -> FileSystemStore:
 
 
 def redis(request: pytest.FixtureRequest) -> RedisStore:
-    return RedisStore(request.getfixturevalue("redis_url"))
+    return RedisStore(request.getfixturevalue("redis_url"), timeout=AMPLE)
 
 
 def memcached(request: pytest.FixtureRequest) -> MemcachedStore:
-    return MemcachedStore(request.getfixturevalue("memcached_url"))
+    return MemcachedStore(request.getfixturevalue("memcached_url"), timeout=AMPLE)
 
 
 def sqlite(request: pytest.FixtureRequest) -> SQLAlchemyStore:
     directory: Path = request.getfixturevalue("tmp_path")
-    return SQLAlchemyStore(f"sqlite:///{directory}/sessions.db")
+    return SQLAlchemyStore(f"sqlite:///{directory}/sessions.db", timeout=AMPLE)
 
 
 def postgresql(request: pytest.FixtureRequest) -> SQLAlchemyStore:
-    return SQLAlchemyStore(request.getfixturevalue("postgresql_url"))
+    return SQLAlchemyStore(request.getfixturevalue("postgresql_url"), timeout=AMPLE)
 
 
 def dynamodb(request: pytest.FixtureRequest) -> DynamoDBStore:
-    # The emulator is slow, and its first answers are the slowest.
-    return DynamoDBStore(request.getfixturevalue("dynamodb_url"), timeout=5)
+    return DynamoDBStore(request.getfixturevalue("dynamodb_url"), timeout=AMPLE)
 
 
 def mongodb(request: pytest.FixtureRequest) -> MongoStore:
-    # The emulator is slower than MongoDB.
-    return MongoStore(request.getfixturevalue("mongodb_url"), timeout=5)
+    return MongoStore(request.getfixturevalue("mongodb_url"), timeout=AMPLE)
 
 
 #: How to make each store. Memory and files run on trio, too.

@@ -18,6 +18,7 @@ from typing import Any
 import anyio
 import pytest
 from harness import ADAPTERS, KEY, Answer, ASGIApp, Clock, View, request
+from stores import AMPLE
 
 from async_session import Match, Session, SessionManager, SessionPolicy, SessionStore, guarded
 from async_session.record import Record, decode
@@ -104,8 +105,7 @@ class World:
 
     def __init__(self, store: SessionStore) -> None:
         self.store = Tripwire(store)
-        # Longer than a busy emulator takes: no deadline is the subject here.
-        policy = SessionPolicy(timeout=10)
+        policy = SessionPolicy(timeout=AMPLE)
         self.clock = Clock()
         self.manager = SessionManager(self.store, secret_key=KEY, policy=policy, clock=self.clock)
         self.cookie = ""

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from harness import ADAPTERS, KEY, VIEWS, Answer, Client, Clock, View, quart_app, starlette_app
+from stores import AMPLE
 
 from async_session import Match, Session, SessionPolicy, SessionStore
 from async_session.stores.memory import MemoryStore
@@ -501,7 +502,7 @@ async def test_when_it_began_and_when_the_user_signed_in(make_app: Any) -> None:
 
 async def test_every_store_keeps_what_decides(any_store: SessionStore, make_app: Any) -> None:
     clock = Clock()
-    app = make_app(MORE, any_store, policy=SessionPolicy(lifetime=100), clock=clock)
+    app = make_app(MORE, any_store, policy=SessionPolicy(lifetime=100, timeout=AMPLE), clock=clock)
     client = Client(app)
     for view in ("login", "remember"):
         await client.get(view)

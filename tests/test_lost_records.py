@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from harness import ADAPTERS, VIEWS, Answer, Client, Clock, View, write
+from stores import AMPLE
 from test_inputs import CORRUPT
 
 from async_session import Session, SessionEvent, SessionGone, SessionPolicy, SessionStore
@@ -50,7 +51,7 @@ class World:
         self.app = ADAPTERS[adapter](
             {**VIEWS, **MORE, "go": lambda session: self.go(session)},
             self.store,
-            policy=SessionPolicy(timeout=5, **policy),  # the emulators are slow
+            policy=SessionPolicy(timeout=AMPLE, **policy),
             clock=self.clock,
             on_event=self.events.append,
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from harness import ADAPTERS, KEY, VIEWS, Answer, Client, Clock
+from stores import AMPLE
 
 from async_session import SessionPolicy, SessionStore
 from async_session.record import Record, decode
@@ -59,7 +60,7 @@ class World:
         self.clock = Clock()
         self.recording = RecordingStore(store)
         self.due = due
-        policy = SessionPolicy(permanent=permanent, refresh_interval=60)
+        policy = SessionPolicy(permanent=permanent, refresh_interval=60, timeout=AMPLE)
         self.app = ADAPTERS[adapter](
             VIEWS, TurnStore(self.recording), policy=policy, clock=self.clock
         )

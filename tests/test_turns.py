@@ -12,6 +12,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from harness import ADAPTERS, KEY, Client
+from stores import AMPLE
 from writing import POLICY, START, manager
 
 from async_session import (
@@ -447,7 +448,7 @@ async def test_changes_inside_containers_are_merged_by_shape(adapter: str, any_s
         return sorted(line["sku"] for line in cart["lines"]), cart["tags"], cart["total"], len(cart)
 
     views = {"start": start, "milk": milk, "sugar": sugar, "read": read}
-    client = Client(ADAPTERS[adapter](views, any_store, policy=SessionPolicy(timeout=10)))
+    client = Client(ADAPTERS[adapter](views, any_store, policy=SessionPolicy(timeout=AMPLE)))
     await client.get("start")
     async with anyio.create_task_group() as group:
         group.start_soon(client.twin().get, "milk")

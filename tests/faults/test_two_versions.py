@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from harness import ADAPTERS, KEY, VIEWS, Client, Clock
+from stores import AMPLE
 
 from async_session import SessionPolicy, SessionStore, record
 from async_session.record import Record, decode
@@ -79,7 +80,7 @@ async def test_an_entry_of_the_next_version_is_kept(
     assert isinstance(item, Record)
     ticket: Any = CookieSigner([KEY.encode()]).verify(cookie)
     await any_store.save(ticket.key, item._replace(extras=ENTRY).encode(), ttl=600)
-    policy = SessionPolicy(permanent=True, refresh_interval=60)
+    policy = SessionPolicy(permanent=True, refresh_interval=60, timeout=AMPLE)
     clock.advance(120)  # so that a request which does nothing refreshes it
     client = Client(make_app(VIEWS, any_store, policy=policy, clock=clock), cookie)
     assert (await client.get(view)).set_cookie is not None

@@ -31,6 +31,7 @@ from starlette.responses import Response as StarletteResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
+from stores import AMPLE
 
 from async_session import Match, SessionPolicy, SessionStore
 from async_session.quart import QuartSession, ServerSideSessionInterface
@@ -496,7 +497,7 @@ class QuartSubject(_ASGISubject):
         app = self.app = quart.Quart("golden", static_folder=str(static), static_url_path="/static")
         app.secret_key = KEY
         app.logger.propagate = False
-        policy = policy or SessionPolicy.flask()
+        policy = policy or SessionPolicy.flask().replace(timeout=AMPLE)
         self._calls: list[str] = []
         if extension:
             app.config |= {"SESSION_PERMANENT": False, "SESSION_REFRESH_INTERVAL": 0}
@@ -611,7 +612,7 @@ class StarletteSubject(_ASGISubject):
     ) -> None:
         super().__init__(clock, store)
         self.stage = Stage()
-        self._policy = policy or SessionPolicy.flask()
+        self._policy = policy or SessionPolicy.flask().replace(timeout=AMPLE)
         self._static = static
         self._config: dict[str, Any] = dict(flask.Flask.default_config)
         self._config["SECRET_KEY"] = KEY

@@ -14,6 +14,7 @@ import pytest
 from golden_replay.replay import Answer, Played, Report, load, play, recorded
 from golden_replay.subjects import KEY, Clock, QuartSubject
 from quart import Quart
+from stores import AMPLE
 
 from async_session import SessionPolicy, SessionStore
 from async_session.errors import ConfigurationError
@@ -53,7 +54,7 @@ def check_recording(
     scenario: dict[str, Any], static: Path, store: SessionStore | None = None
 ) -> None:
     flask, reference = scenario["flask"], scenario["server_side_reference"]
-    policy = SessionPolicy.flask()
+    policy = SessionPolicy.flask().replace(timeout=AMPLE)
     for (subject, step), theirs, model in zip(
         replay(scenario, static, policy, store), flask, reference, strict=True
     ):
