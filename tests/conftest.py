@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import os
-from collections.abc import AsyncIterator, Iterator
+import traceback
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import anyio
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from servers import (
@@ -24,6 +28,9 @@ from async_session import SessionStore
 from async_session.stores.base import SupportsClose
 
 S = TypeVar("S", bound=Server)
+
+#: Seconds by which a coroutine ends before pytest-timeout would end it: what its fixtures take.
+BEFORE_THE_TIMEOUT = 30
 
 # Here, before anything imports the kit: its assertions explain themselves as a test's do.
 pytest.register_assert_rewrite("async_session.testing.conformance")
@@ -172,6 +179,32 @@ async def any_store(made_store: SessionStore) -> AsyncIterator[SessionStore]:
     yield made_store
     if isinstance(made_store, SupportsClose):
         await made_store.aclose()
+
+
+@pytest.hookimpl(tryfirst=True, wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """End a coroutine that hangs from within its event loop, and show where it was.
+
+    The timeout of pytest-timeout strikes the loop instead, and anyio's runner, which tears fixtures
+    down in the task that ran the test, would wait for that task without end.
+    """
+    test = pyfuncitem.obj
+    if inspect.iscoroutinefunction(test) and "anyio_backend" in pyfuncitem.funcargs:
+        marker = pyfuncitem.get_closest_marker("timeout")
+        seconds = float(marker.args[0] if marker else pyfuncitem.config.getini("timeout"))
+
+        @functools.wraps(test)
+        async def in_time(**arguments: object) -> None:
+            with anyio.fail_after(seconds - BEFORE_THE_TIMEOUT) as scope:
+                try:
+                    await test(**arguments)
+                except anyio.get_cancelled_exc_class():
+                    if scope.cancel_called:
+                        traceback.print_exc()
+                    raise
+
+        pyfuncitem.obj = in_time
+    return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
