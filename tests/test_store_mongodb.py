@@ -348,7 +348,9 @@ async def test_reads_that_go_alone(
         sessions = sessions.with_options(read_concern=ReadConcern(why))
     else:  # one shard that hangs is nothing to the sessions of others
         server = SimpleNamespace(server_type_name=why)
-        topology = SimpleNamespace(server_descriptions=lambda: {("h", 1): server})
+        topology = SimpleNamespace(
+            server_descriptions=lambda: {("h", 1): server}, has_writable_server=lambda: True
+        )
         monkeypatch.setattr(AsyncMongoClient, "topology_description", topology)
     assert await read_all(MongoStore(sessions, timeout=5)) == values
     assert asked(notes) == ([], KEYS)

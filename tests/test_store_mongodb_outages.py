@@ -93,6 +93,85 @@ async def test_calls_while_the_server_is_dead_end_by_the_deadline(
         assert isinstance(caught.value.__cause__, errors.PyMongoError), "the driver says why"
 
 
+@pytest.fixture
+async def driver_lock(own_secantus_server: SecantusServer) -> AsyncIterator[tuple[MongoStore, Any]]:
+    """A store whose server has died, and the lock that all calls to its client need."""
+    store = MongoStore(own_secantus_server.url, timeout=0.7)
+    await store.save(KEY, OLD, ttl=60)
+    await asyncio.to_thread(own_secantus_server.kill)
+    assert store._clients is not None
+    sessions = store._clients.known()
+    assert sessions is not None
+    client = sessions.database.client
+    yield store, client._topology._lock
+    await store.aclose()
+    await client.close()
+    del sessions, client
+    gc.collect()
+
+
+@leaves_sockets
+@pytest.mark.anyio
+async def test_the_driver_works_again_after_it_timed_out_with_a_call(
+    own_secantus_server: SecantusServer, driver_lock: tuple[MongoStore, Any]
+) -> None:
+    # A call that waits for a server looks again every half second, and needs the lock for that.
+    # Here it does not get it until its time is up, as if the machine were busy.
+    store, lock = driver_lock
+    reading = [asyncio.ensure_future(store.open(KEY)) for _ in range(20)]
+    await asyncio.sleep(0.4)
+    async with lock:
+        for read in reading:
+            with pytest.raises(StoreUnavailable):
+                await read
+        await asyncio.sleep(0.1)
+    await asyncio.to_thread(own_secantus_server.start)
+    assert await store.open(KEY) == OLD
+    async with asyncio.timeout(5):
+        await asyncio.gather(*store._calls.tasks)
+
+
+@leaves_sockets
+@pytest.mark.anyio
+async def test_reads_do_not_wait_for_a_server_when_nobody_waits_for_them(
+    driver_lock: tuple[MongoStore, Any],
+) -> None:
+    # The driver would look for one for five seconds, or for thirty.
+    store, _ = driver_lock
+    for number in range(1, 20, 5):
+        before = set(store._calls.tasks)
+        reading = [store.open(KEY) for _ in range(number)]
+        for error in await asyncio.gather(*reading, return_exceptions=True):
+            assert isinstance(error, StoreUnavailable)
+        if number > 1:  # the first one has found out
+            async with asyncio.timeout(1):
+                await asyncio.gather(*(store._calls.tasks - before))
+
+
+@leaves_sockets
+@pytest.mark.anyio
+async def test_a_driver_that_is_stuck_is_left(driver_lock: tuple[MongoStore, Any]) -> None:
+    store, lock = driver_lock
+    async with lock:  # as a call of the app's own may leave it, if it is cancelled
+        async with asyncio.timeout(5):
+            await store.aclose()
+
+
+@leaves_sockets
+@pytest.mark.anyio
+async def test_calls_of_a_driver_that_is_stuck_do_not_pile_up(
+    driver_lock: tuple[MongoStore, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("async_session.stores._mongodb_calls._LAST_RESORT", 0.1)
+    store, lock = driver_lock
+    async with lock:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await store.open(KEY)
+        await asyncio.wait(store._calls.tasks, timeout=5)
+        assert not store._calls.tasks
+
+
 @leaves_sockets
 @pytest.mark.anyio
 async def test_a_port_where_nobody_listens(make: Make) -> None:

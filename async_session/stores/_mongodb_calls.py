@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, cast
 
 from .._shared_timer import SharedTimer
 from ._mongodb_clients import Collection, Document
-from ._mongodb_commands import read_all
+from ._mongodb_commands import is_connected, read_all
 
 __all__ = ["Calls", "Operation"]
 
@@ -20,6 +20,9 @@ _Group = tuple[asyncio.AbstractEventLoop, list[str], list["asyncio.Future[Docume
 
 # The driver stops a little before the deadline, because it can say why.
 _DRIVERS_SHARE: Final = 0.95
+# Seconds after the deadline until a call is cancelled that the driver has not ended. It looks for a
+# server for half of them.
+_LAST_RESORT: Final = 60.0
 # Reads that go out in one command. Most of what a read costs is what a command costs.
 _TOGETHER: Final = 16
 
@@ -28,24 +31,31 @@ class Calls:
     """The calls of one store.
 
     Each is made in a task of its own, which goes on when the caller is cancelled: a connection that
-    pymongo is making just then would be left open. It is cancelled when its time is up. Mostly the
-    driver has ended it by then, because it can say why.
+    pymongo is making just then would be left open. When its time is up nobody waits any more. Then
+    the driver ends it, or, if it is a read that was sent, it is cancelled here.
 
     Args:
         sessions: returns the collection for the running event loop.
+        known: the same, or None if it is not there yet.
         deadline: returns the seconds that a call may take.
     """
 
     def __init__(
-        self, sessions: Callable[[], Awaitable[Collection]], deadline: Callable[[], float]
+        self,
+        sessions: Callable[[], Awaitable[Collection]],
+        known: Callable[[], Collection | None],
+        deadline: Callable[[], float],
     ) -> None:
         self._sessions = sessions
+        self._known = known
         self._deadline = deadline
         #: what is under way; the loop itself keeps weak references only
         self.tasks: set[asyncio.Task[None]] = set()
         # Those of the loop that was here last: the timer, and reads that others may still join.
         self._timer: SharedTimer | None = None
         self._group: _Group | None = None
+        #: whether a call's time was up while the driver knew no server
+        self._is_lost = False
 
     def read(self, key: str) -> asyncio.Future[Document | None]:
         """Read `key` in one command with others that are asked for in this turn of the loop."""
@@ -55,7 +65,13 @@ class Calls:
             keys: list[str] = []
             group = self._group = loop, keys, []
             loop.call_soon(self._close, group)
-            self.start(lambda sessions, left: read_all(sessions, keys, left), group[2])
+            self.start(
+                lambda sessions, left: read_all(
+                    sessions, keys, left, bounded=self._is_lost and self._still_lost(sessions)
+                ),
+                group[2],
+                cancel=True,
+            )
         answer: asyncio.Future[Document | None] = loop.create_future()
         group[1].append(key)
         group[2].append(answer)
@@ -66,6 +82,8 @@ class Calls:
         operation: Operation[Sequence[T | BaseException]],
         answers: list[asyncio.Future[T]],
         seconds: float | None = None,
+        *,
+        cancel: bool = False,
     ) -> None:
         """Do what has a result, or an error, for each of `answers`.
 
@@ -73,6 +91,7 @@ class Calls:
             operation: begins with the loop's next turn.
             answers: the driver's errors, or a `TimeoutError`, go there too.
             seconds: how long the driver may take, if it is not the deadline.
+            cancel: the driver may not end it, once it was sent.
         """
         loop = asyncio.get_running_loop()
         timer = self._timer
@@ -82,12 +101,28 @@ class Calls:
         left = (seconds or deadline) * _DRIVERS_SHARE
         task = loop.create_task(self._operate(operation, left, answers, timer))
         self.tasks.add(task)
-        timer.add(task, loop.time() + deadline, lambda: _give_up(task, answers))
+        timer.add(task, loop.time() + deadline, lambda: self._give_up(task, answers, cancel))
 
     def _close(self, group: _Group) -> None:
         """Let nobody join who comes after this turn."""
         if self._group is group:
             self._group = None
+
+    def _give_up(
+        self, task: asyncio.Task[None], answers: Sequence[asyncio.Future[Any]], cancel: bool
+    ) -> None:
+        _settle(answers, [TimeoutError() for _ in answers])
+        sessions = self._known()
+        self._is_lost = sessions is not None and not is_connected(sessions)
+        if cancel and not self._is_lost:
+            task.cancel()
+        else:
+            # Of a client that somebody else's cancellation broke, calls would pile up.
+            task.get_loop().call_later(_LAST_RESORT, task.cancel)
+
+    def _still_lost(self, sessions: Collection) -> bool:
+        self._is_lost = not is_connected(sessions)
+        return self._is_lost
 
     async def _operate(
         self,
@@ -110,11 +145,6 @@ class Calls:
             task = cast("asyncio.Task[None]", asyncio.current_task())
             timer.remove(task)
             self.tasks.discard(task)
-
-
-def _give_up(task: asyncio.Task[None], answers: Sequence[asyncio.Future[Any]]) -> None:
-    _settle(answers, [TimeoutError() for _ in answers])
-    task.cancel()
 
 
 def _settle(answers: Sequence[asyncio.Future[T]], found: Sequence[T | BaseException]) -> None:

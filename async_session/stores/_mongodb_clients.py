@@ -236,7 +236,13 @@ class _Lane:
             self.is_closed = True
             # It says good-bye to the server, which may be frozen.
             with pymongo.timeout(patience):
-                await self.client.close()
+                closing = asyncio.ensure_future(self.client.close())
+            await asyncio.wait([closing], timeout=2 * patience)
+            if closing.cancel():  # it waits for a lock that a cancelled call has kept: see `Calls`
+                _unburied.append(self.client)
+                await asyncio.wait([closing], timeout=patience)
+            else:
+                closing.result()
 
 
 def _bury(loop: asyncio.AbstractEventLoop, client: AsyncMongoClient[Document]) -> None:

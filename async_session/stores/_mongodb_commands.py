@@ -1,7 +1,7 @@
 """What the MongoDB store asks a collection: to read, to write under a precondition, to remove.
 
-Each ends of itself within `seconds`, but for the first try of a read: whoever waits for that has
-to cancel it.
+Each ends of itself soon after `seconds`, but for the first try of a read: whoever waits for that
+has to cancel it, if `is_connected`. Else it ends when the driver finds no server in its own time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ._mongodb_clients import Collection, Document
 from ._mongodb_errors import is_duplicate_key
 from .base import Match
 
-__all__ = ["make_index", "read_all", "remove", "write"]
+__all__ = ["is_connected", "make_index", "read_all", "remove", "write"]
 
 # The record is in one field, because nothing else in the document is for a reader.
 _PAYLOAD: Final = {"payload": 1}
@@ -31,22 +31,38 @@ _ROUTERS: Final = frozenset({"Mongos", "LoadBalancer"})
 _UPSERTS: Final = 5
 
 
+def is_connected(sessions: Collection) -> bool:
+    """Tell whether the driver knows a server to send a command to; Motor always says so.
+
+    If it does not, a call waits for one, under a timeout of the driver's own: on Python 3.11 that
+    is a task. Cancelled while that task is ending, the call leaves the client's lock to it, and
+    nobody gives that back: no call would get through ever after.
+    """
+    if not isinstance(sessions, AsyncCollection):
+        return True
+    return bool(sessions.database.client.topology_description.has_writable_server())
+
+
 async def read_all(
-    sessions: Collection, keys: Sequence[str], seconds: float
+    sessions: Collection, keys: Sequence[str], seconds: float, *, bounded: bool = False
 ) -> list[Document | BaseException | None]:
-    """Return what there is of each session: None if there is none, or why it cannot be read."""
-    if len(keys) == 1:
+    """Return what there is of each session: None if there is none, or why it cannot be read.
+
+    With `bounded` the first try, too, ends of itself; each read then goes alone, and costs more.
+    """
+    if len(keys) == 1 and not bounded:
         return [await _read(sessions, keys[0], seconds)]
     began = time.monotonic()
     found: dict[str, Document | BaseException | None] = {}
-    if _may_go_together(sessions):
+    if not bounded and _may_go_together(sessions):
         with contextlib.suppress(Exception):  # each is read by itself, and has its own error
             for document in await _find(sessions, keys, seconds):
                 found[document["_id"]] = document
         seconds -= time.monotonic() - began
     # An answer ends at 16 MB, and does not say so: what is not in it may be there.
     left = [key for key in keys if key not in found]
-    reads = (_read(sessions, key, seconds) for key in left)
+    read = _read_bounded if bounded else _read
+    reads = (read(sessions, key, seconds) for key in left)
     found.update(zip(left, await asyncio.gather(*reads, return_exceptions=True), strict=True))
     return [found[key] for key in keys]
 
@@ -69,6 +85,10 @@ async def _read(sessions: Collection, key: str, seconds: float) -> Document | No
         except PyMongoError:
             # The driver knows which errors pass, waits for a new primary, and asks again.
             seconds -= time.monotonic() - began
+    return await _read_bounded(sessions, key, seconds)
+
+
+async def _read_bounded(sessions: Collection, key: str, seconds: float) -> Document | None:
     with pymongo.timeout(max(seconds, 0.001)):
         return await sessions.find_one({"_id": key}, _PAYLOAD)
 

@@ -96,7 +96,7 @@ class MongoStore:
         else:
             raise ConfigurationError(_instead_of(collection))
         self._index_due = 0.0
-        self._calls = Calls(self._sessions, lambda: self.deadline)
+        self._calls = Calls(self._sessions, self._known, lambda: self.deadline)
 
     def __repr__(self) -> str:
         return f"MongoStore({self._shown})"
@@ -196,8 +196,10 @@ class MongoStore:
             selection = exc
         except Exception as exc:
             raise translated(exc) from exc
-        sessions = self._clients.known() if self._clients else self._given
-        raise unanswered(seconds, sessions, selection)
+        raise unanswered(seconds, self._known(), selection)
+
+    def _known(self) -> Collection | None:
+        return self._clients.known() if self._clients is not None else self._given
 
     async def _sessions(self) -> Collection:
         if self._clients is not None:

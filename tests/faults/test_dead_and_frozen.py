@@ -16,9 +16,8 @@ from async_session import Session, SessionPolicy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.usefixtures("quiet")]
 
-#: Of a call, and of a commit: short enough to wait for, long enough for ten at once on an emulator
-#: that the machine keeps waiting.
-DEADLINE = 3.0
+#: Of a call, and of a commit.
+DEADLINE = 1.5
 FAILED = {500, 503}
 CLIENTS = 10
 
