@@ -68,3 +68,8 @@ STORES: dict[str, Callable[[pytest.FixtureRequest], SessionStore]] = {
     "sqlite": sqlite,
 }
 EVERYWHERE = {"memory", "files"}
+
+#: A connection that pymongo's monitors are making when it cancels them keeps its socket.
+leaves_sockets = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)

@@ -13,6 +13,7 @@ import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, MongoClient, WriteConcern, errors
 from servers import SecantusServer, free_port
+from stores import leaves_sockets
 
 from async_session.errors import StoreError, StoreUnavailable
 from async_session.stores.base import Match
@@ -61,12 +62,6 @@ async def make(driver: str) -> AsyncIterator[Make]:
                 await asyncio.to_thread(thing.close)
     made.clear()
     gc.collect()  # here, where sockets that pymongo left are expected
-
-
-# A connection that pymongo's monitors are making when it cancels them keeps its socket.
-leaves_sockets = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
-)
 
 
 def direct(port: int) -> str:
